@@ -126,7 +126,7 @@ def test_images_of_which_none_can_be_read_are_found_by_the_check(
 def test_runs_of_another_configuration_make_way_as_advised(place: Path, tmp_path: Path) -> None:
     campaign = Campaign(tmp_path / "a", SCALES["smoke"], device="cpu")
     (part,) = select(["1"], ["supervised"], ["cifar10-n500-g100"])
-    (cell,), _ = table_cells([(part.rows, part.columns)], [0])
+    (cell,), _ = table_cells([part], [0])
     folder = campaign.folder_of(cell)
     folder.mkdir(parents=True)
     saved = read_json(place / "run" / "config.json")

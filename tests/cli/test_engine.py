@@ -87,8 +87,10 @@ def endless(cifar10_folder: Path, tmp_path: Path) -> tuple[Campaign, Cell]:
     scale = dataclasses.replace(SCALES["smoke"], train=train)
     campaign = Campaign(tmp_path / "out", scale, cifar10_folder, "cpu")
     campaign.begin()
-    row = next(row for row in paper_tables()[1].rows if row.text == "supervised")
-    return campaign, table_cells([([row], [TableColumn(PRESET, PRESET, "last")])], [0])[0][0]
+    table = paper_tables()[1]
+    row = next(row for row in table.rows if row.text == "supervised")
+    part = table.part([row], [TableColumn(PRESET, PRESET, "last")])
+    return campaign, table_cells([part], [0])[0][0]
 
 
 def processes_of(controller: int) -> Iterator[int]:

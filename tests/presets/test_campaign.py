@@ -29,7 +29,7 @@ def test_mean_and_deviation_of_the_runs(finished: Campaign) -> None:
     folder = finished.folder / "runs" / PRESET / "fixmatch+daso"
     summaries = [read_json(folder / f"seed-{seed}" / "summary.json") for seed in (0, 1)]
     values = [100 * summary["median_of_last"]["accuracy"] for summary in summaries]
-    comparison, problems = compare(finished, paper_tables()[1], [row], [COLUMN])
+    comparison, problems = compare(finished, paper_tables()[1].part([row], [COLUMN]))
     entry = comparison.rows[0][2][0]
     assert problems == []
     assert entry.values == {0: values[0], 1: values[1]}
@@ -69,8 +69,9 @@ def test_a_row_of_each_run_once(finished: Campaign) -> None:
 
 
 def test_tables_share_their_runs(finished: Campaign) -> None:
-    parts = [(rows_of(n, "fixmatch+daso"), [COLUMN]) for n in (1, 5, 6)]
-    parts.append((rows_of(8, "fixmatch+daso dist_temperature=1.5"), [COLUMN]))
+    tables = paper_tables()
+    parts = [tables[n].part(rows_of(n, "fixmatch+daso"), [COLUMN]) for n in (1, 5, 6)]
+    parts.append(tables[8].part(rows_of(8, "fixmatch+daso dist_temperature=1.5"), [COLUMN]))
     cells, refused = table_cells(parts, [0, 1])
     assert [str(cell) for cell in cells] == [
         f"{PRESET} fixmatch+daso seed {seed}" for seed in (0, 1)
@@ -195,7 +196,9 @@ def test_rows_of_unknown_methods_are_named(campaign: Campaign) -> None:
         TableRow("Magic", "fixmatch+magic", "fixmatch+magic", {}, False),
         TableRow("Unknown", "-", None, {}, False),
     ]
-    cells, refused = table_cells([([*rows, *rows_of(1, "supervised")], [COLUMN])], [0])
+    cells, refused = table_cells(
+        [paper_tables()[1].part([*rows, *rows_of(1, "supervised")], [COLUMN])], [0]
+    )
     assert [cell.variant.name for cell in cells] == ["supervised"]
     [reason] = refused
     assert reason.startswith("Magic: unknown part 'magic'")

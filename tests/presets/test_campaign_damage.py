@@ -30,7 +30,9 @@ def test_a_folder_of_another_configuration_is_an_error_that_says_so(
     values, wrong = accuracies(other, rows_of(1, "fixmatch+daso")[0], COLUMN)
     assert values == {}
     assert all("train.steps" in reason for reason in wrong)
-    comparison, problems = compare(other, paper_tables()[1], rows_of(1, "fixmatch+daso"), [COLUMN])
+    comparison, problems = compare(
+        other, paper_tables()[1].part(rows_of(1, "fixmatch+daso"), [COLUMN])
+    )
     assert comparison.rows[0][2][0].values == {}
     assert "train.steps" in problems[0]
 
@@ -49,7 +51,9 @@ def test_a_folder_set_aside_and_a_damaged_summary_are_no_complete_runs(
     campaign = Campaign.open(
         Path(shutil.copytree(finished.folder, tmp_path / "copy")), data=finished.data
     )
-    cells, _ = table_cells([([rows_of(1, "fixmatch+daso")[0]], [COLUMN])], [0, 1])
+    cells, _ = table_cells(
+        [paper_tables()[1].part(rows_of(1, "fixmatch+daso")[:1], [COLUMN])], [0, 1]
+    )
     campaign.folder_of(cells[0]).rename(campaign.folder_of(cells[0]).with_name("seed-0.old"))
     (campaign.folder_of(cells[1]) / "summary.json").write_text("{")
     assert [campaign.state(cell) for cell in cells] == ["missing", "started"]
@@ -77,7 +81,7 @@ def test_a_damaged_configuration_is_named_and_costs_its_cell_only(
         assert (left, outcome.state) == (bad, "failed")
         assert str(path) in outcome.message
         assert f"Move {path.parent} away" in outcome.message
-        comparison, problems = compare(campaign, paper_tables()[1], [row], [COLUMN])
+        comparison, problems = compare(campaign, paper_tables()[1].part([row], [COLUMN]))
         assert comparison.rows[0][2][0].values.keys() == {1}
         assert str(path) in problems[0]
         groups, wrong = figure_groups(campaign, PRESET, {"DASO": "fixmatch+daso"})
@@ -105,15 +109,15 @@ def test_runs_of_a_setting_and_a_seed_must_share_their_data(
     finished: Campaign, tmp_path: Path, cifar10_folder: Path
 ) -> None:
     campaign = copied(finished, tmp_path / "copy")
-    table, rows = paper_tables()[1], rows_of(1, "supervised", "fixmatch+daso")
-    assert compare(campaign, table, rows, [COLUMN])[1] == []
+    table = paper_tables()[1].part(rows_of(1, "supervised", "fixmatch+daso"), [COLUMN])
+    assert compare(campaign, table)[1] == []
     here, there = (
         campaign.folder_of(cell_of("fixmatch+daso")),
         campaign.folder_of(cell_of("supervised")),
     )
     pools = read_json(here / "data.json")["images_fingerprints"]
     change_data(here, "images_fingerprints", {**pools, "test": "0" * 16})
-    [problem] = compare(campaign, table, rows, [COLUMN])[1]
+    [problem] = compare(campaign, table)[1]
     assert (
         f"{here} and {there} cannot be compared: its test images are {pools['test']} there"
         in problem

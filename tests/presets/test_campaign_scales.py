@@ -98,7 +98,7 @@ def test_the_last_columns_of_table_4_are_the_last_evaluation_and_the_others_the_
         (folder / "summary.json").write_text(json.dumps(summary))
         (folder / "data.json").write_text("{}")
     table = paper_tables()[4]
-    comparison, problems = compare(campaign, table, [row], table.columns)
+    comparison, problems = compare(campaign, table.part([row], table.columns))
     assert problems == []
     assert [entry.mean for entry in comparison.rows[0][2]] == pytest.approx([55, 50, 65, 60])
     assert "last evaluation and median of the last evaluations" in comparison.notes[0]
@@ -129,12 +129,12 @@ def test_a_file_system_without_locks_is_refused(
 def test_networks_of_table_4_start_from_given_weights_as_the_papers_do(tmp_path: Path) -> None:
     weights = tmp_path / "resnet34.safetensors"
     table = paper_tables()[4]
-    cells, _ = table_cells([(table.rows, table.columns[:1])], [0])
+    cells, _ = table_cells([table.part(table.rows, table.columns[:1])], [0])
     plain = Campaign.open(tmp_path / "out", "full")
     plain.begin()
     assert {plain.configure(cell).train.weights for cell in cells} == {None}
     assert "start from ImageNet weights" in " ".join(
-        compare(plain, table, [], table.columns)[0].notes
+        compare(plain, table.part([], table.columns))[0].notes
     )
     Campaign.open(tmp_path / "out", weights=weights).begin()
     again = Campaign.open(tmp_path / "out")  # it is noted in the folder
@@ -148,7 +148,7 @@ def test_networks_of_table_4_start_from_given_weights_as_the_papers_do(tmp_path:
         assert train.backbone_rate == rate  # the encoder does not learn slower than its head
     assert again.configure(cell_of("fixmatch")).train.weights is None
     assert "start from ImageNet weights" not in " ".join(
-        compare(again, table, [], table.columns)[0].notes
+        compare(again, table.part([], table.columns))[0].notes
     )
     with pytest.raises(OptionError, match=r"resnet34\.safetensors"):
         Campaign.open(tmp_path / "out", weights=tmp_path / "other.safetensors")

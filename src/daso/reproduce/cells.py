@@ -9,14 +9,7 @@ from typing import Literal
 
 from daso.errors import OptionError, nearest
 from daso.presets.benchmarks import PRESETS
-from daso.reproduce.paper_tables import (
-    PaperTable,
-    TableColumn,
-    TableRow,
-    Variant,
-    paper_tables,
-    variant,
-)
+from daso.reproduce.paper_tables import PaperTable, TableRow, Variant, paper_tables, variant
 
 
 @dataclass(frozen=True)
@@ -43,14 +36,12 @@ class Outcome:
     message: str
 
 
-def table_cells(
-    parts: Iterable[tuple[Iterable[TableRow], Sequence[TableColumn]]], seeds: Iterable[int]
-) -> tuple[list[Cell], list[str]]:
+def table_cells(tables: Iterable[PaperTable], seeds: Iterable[int]) -> tuple[list[Cell], list[str]]:
     """Return the distinct runs that fill cells, seed by seed, and why some rows have none."""
     variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
-    for rows, columns in parts:
-        for column, row in itertools.product(columns, rows):
+    for table in tables:
+        for column, row in itertools.product(table.columns, table.rows):
             if row.method is None:
                 continue
             try:
@@ -63,16 +54,7 @@ def table_cells(
     return cells, list(refused)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A table with some of its rows and columns."""
-
-    table: PaperTable
-    rows: tuple[TableRow, ...]
-    columns: tuple[TableColumn, ...]
-
-
-def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> list[Selection]:
+def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> list[PaperTable]:
     """Return the parts of tables that have the named rows and columns; no name selects all.
 
     Raises:
@@ -97,13 +79,13 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     for table in chosen:
         kept_rows = [r for r in table.rows if not rows or selected["row"] & row_names[id(r)]]
         kept = [c for c in table.columns if not columns or c.preset in selected["column"]]
-        parts.append(Selection(table, tuple(kept_rows), tuple(kept)))
+        parts.append(table.part(kept_rows, kept))
     return [part for part in parts if part.rows and part.columns]
 
 
 def _names(row: TableRow, table: PaperTable) -> set[str]:
     """Return the names that select a row: its own, and those of its runs."""
-    cells, _ = table_cells([([row], table.columns)], [0])
+    cells, _ = table_cells([table.part([row], table.columns)], [0])
     return row.names | {cell.variant.name.lower() for cell in cells}
 
 

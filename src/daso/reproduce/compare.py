@@ -12,7 +12,13 @@ from daso.presets.benchmarks import PRESETS
 from daso.report.compare.with_paper import Comparison, Entry
 from daso.report.runs import RunFolder, read_run
 from daso.reproduce.campaign import Campaign
-from daso.reproduce.paper_tables import PaperTable, TableColumn, TableRow, variant
+from daso.reproduce.paper_tables import (
+    PaperTable,
+    TableColumn,
+    TableRow,
+    paper_tables,
+    variant,
+)
 from daso.reproduce.same_run import differing_data
 
 MEASURES = {"median_of_last": "median of the last evaluations", "last": "last evaluation"}
@@ -51,21 +57,18 @@ def accuracies(
     return values, problems
 
 
-def compare(
-    campaign: Campaign, table: PaperTable, rows: Iterable[TableRow], columns: Iterable[TableColumn]
-) -> tuple[Comparison, list[str]]:
-    """Return a part of a table beside the paper's numbers, and what was wrong."""
-    columns, rows, problems = tuple(columns), tuple(rows), []
-    compared = []
-    for row in rows:
+def compare(campaign: Campaign, table: PaperTable) -> tuple[Comparison, list[str]]:
+    """Return a table, or a part of one, beside the paper's numbers, and what was wrong."""
+    columns, compared = table.columns, []
+    problems: list[str] = []
+    for row in table.rows:
         entries = []
         for column in columns:
             values, wrong = accuracies(campaign, row, column)
             problems += wrong
-            number = table.numbers.get((row.label, column.text))
-            entries.append(Entry(values, None if number is None else (number.mean, number.std)))
+            entries.append(Entry(values, table.numbers.get((row.label, column.text))))
         compared.append((row.label, row.text, tuple(entries)))
-    problems += _different_data(campaign, rows, columns)
+    problems += _different_data(campaign, table)
     measures = " and ".join(dict.fromkeys(MEASURES[column.measure] for column in columns))
     notes = [
         f"Top-1 accuracy in %, {measures}: mean ± standard deviation (seeds) / the paper's.",
@@ -79,11 +82,9 @@ def compare(
     return Comparison(title, tuple(notes), texts, tuple(compared)), problems
 
 
-def _different_data(
-    campaign: Campaign, rows: Iterable[TableRow], columns: Iterable[TableColumn]
-) -> Iterator[str]:
+def _different_data(campaign: Campaign, table: PaperTable) -> Iterator[str]:
     first: dict[tuple[str, int], Path] = {}
-    for column, row in itertools.product(columns, rows):
+    for column, row in itertools.product(table.columns, table.rows):
         for seed, folder in runs_of(campaign, row, column)[0].items():
             other = first.setdefault((column.preset, seed), folder)
             if other == folder:
@@ -97,13 +98,13 @@ def _different_data(
                 yield f"{folder} and {other} cannot be compared: {difference} here"
 
 
-def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]:
-    """Write whole tables as Markdown, CSV and LaTeX; return the Markdown files."""
+def write_tables(campaign: Campaign, parts: Iterable[PaperTable]) -> list[Path]:
+    """Write the whole tables as Markdown, CSV and LaTeX; return the Markdown files."""
     paths = []
     with campaign.alone():
-        for table in tables:
+        for table in (paper_tables()[part.number] for part in parts):
             stem = campaign.folder / f"table-{table.number}"
-            compare(campaign, table, table.rows, table.columns)[0].write(stem)
+            compare(campaign, table)[0].write(stem)
             paths.append(stem.with_suffix(".md"))
     return paths
 

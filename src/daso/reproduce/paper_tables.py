@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -15,12 +15,8 @@ from daso.presets.benchmarks import Preset
 Measure = Literal["median_of_last", "last"]
 
 
-@dataclass(frozen=True)
-class Number:
-    """A mean in %, and the standard deviation over runs where the paper gives one."""
-
-    mean: float
-    std: float | None = None
+Number = tuple[float, float | None]
+"""A mean in %, and the standard deviation over runs where the paper gives one."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper.
+    """A table of the paper, or a part of one.
 
     Attributes:
         numbers: the paper's, by row label and column text; some cells have none.
@@ -66,6 +62,10 @@ class PaperTable:
     rows: tuple[TableRow, ...]
     columns: tuple[TableColumn, ...]
     numbers: Mapping[tuple[str, str], Number]
+
+    def part(self, rows: Iterable[TableRow], columns: Iterable[TableColumn]) -> PaperTable:
+        """Return the table with these rows and columns only."""
+        return replace(self, rows=tuple(rows), columns=tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _table(number: int, title: str, body: str) -> PaperTable:
         for column, cell in zip(columns, cells, strict=True):
             if cell != "-":
                 mean, _, std = cell.partition(" ± ")
-                numbers[label, column.text] = Number(float(mean), float(std) if std else None)
+                numbers[label, column.text] = float(mean), float(std) if std else None
     return PaperTable(number, title, tuple(rows), columns, numbers)
 
 

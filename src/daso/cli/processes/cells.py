@@ -21,8 +21,9 @@ from daso.presets.benchmarks import PRESETS
 from daso.report.compare.with_paper import Comparison
 from daso.report.figures.draw import draw_figures
 from daso.reproduce.campaign import NOT_STARTED, Campaign
-from daso.reproduce.cells import Cell, Outcome, Selection, run_cells
+from daso.reproduce.cells import Cell, Outcome, run_cells
 from daso.reproduce.compare import compare, figure_groups, write_tables
+from daso.reproduce.paper_tables import PaperTable
 from daso.train.prepare import Prepared
 from daso.train.run_data import describe_data
 
@@ -42,13 +43,13 @@ def list_cells(campaign: Campaign, cells: Sequence[Cell], refused: Sequence[str]
         print(f"cannot be run: {reason}")
 
 
-def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
+def show(campaign: Campaign, parts: Sequence[PaperTable]) -> None:
     """Print parts of tables, and write the whole tables."""
     console = wide_console()
     problems: list[str] = []
-    paths = write_tables(campaign, [part.table for part in parts])
+    paths = write_tables(campaign, parts)
     for part, path in zip(parts, paths, strict=True):
-        comparison, wrong = compare(campaign, part.table, part.rows, part.columns)
+        comparison, wrong = compare(campaign, part)
         problems += wrong
         print(comparison.title)
         console.print(_comparison_table(comparison))
@@ -91,7 +92,7 @@ def _tell_left_out(problems: Iterable[str]) -> None:
 
 
 def run_all(
-    campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int, stop: Stop
+    campaign: Campaign, cells: Sequence[Cell], parts: Sequence[PaperTable], jobs: int, stop: Stop
 ) -> tuple[list[str], list[str]]:
     """Run the incomplete cells; a request to *stop* saves the running ones.
 
@@ -115,7 +116,7 @@ def run_all(
         done += 1
         text = f"{'failed: ' if outcome.state == 'failed' else ''}{outcome.message}"
         tell(f"[{done}/{len(cells)}] {cell}: {text}")
-        write_tables(campaign, [part.table for part in parts])
+        write_tables(campaign, parts)
 
     def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
         follow(

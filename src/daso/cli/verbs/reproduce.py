@@ -110,7 +110,7 @@ def run(argv: Sequence[str]) -> int:
         draw(campaign, command.columns)
         return 0
     parts = select(tables, command.rows, command.columns)
-    cells, refused = table_cells([(part.rows, part.columns) for part in parts], seeds)
+    cells, refused = table_cells(parts, seeds)
     if command.list:
         list_cells(campaign, cells, refused)
         return 0
