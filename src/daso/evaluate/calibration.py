@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daso.evaluate.metrics import calibration_error
+from daso.evaluate.metrics import calibration_error, cross_entropy, log_softmax
 
 Array = npt.NDArray[Any]
 
@@ -79,8 +79,10 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     logits = np.asarray(logits, dtype=np.float64)
 
     def cost(log_temperature: float) -> float:
-        loss = _loss(logits / np.exp(log_temperature), labels) * len(labels)
-        return loss + 0.5 * (log_temperature / SPREAD) ** 2
+        log_probs = log_softmax(logits / np.exp(log_temperature))
+        return (
+            cross_entropy(log_probs, labels) * len(labels) + 0.5 * (log_temperature / SPREAD) ** 2
+        )
 
     return float(np.exp(minimize_scalar(cost, bounds=(-4, 4), method="bounded").x))
 
@@ -105,15 +107,16 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
     else:
         note = f"{len(labels)} held-out images are too few to fit a temperature: at least "
         note += f"{FEWEST_IMAGES} are needed"
-    after = np.asarray(logits, dtype=np.float64) / temperature
-    probs = np.exp(_log_softmax(after))
+    before = log_softmax(logits)
+    after = log_softmax(np.asarray(logits, dtype=np.float64) / temperature)
+    probs = np.exp(after)
     return Calibration(
         temperature,
         step,
         len(labels),
-        _loss(logits, labels),
-        _loss(after, labels),
-        calibration_error(np.exp(_log_softmax(logits)), labels),
+        cross_entropy(before, labels),
+        cross_entropy(after, labels),
+        calibration_error(np.exp(before), labels),
         calibration_error(probs, labels),
         note,
         _confusion(probs, labels),
@@ -122,7 +125,7 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
 
 def calibrated(logits: Array, temperature: float) -> Array:
     """Return the softmax of logits / temperature, float64 (N, K): what ``daso predict`` gives."""
-    return np.asarray(np.exp(_log_softmax(np.asarray(logits, dtype=np.float64) / temperature)))
+    return np.asarray(np.exp(log_softmax(np.asarray(logits, dtype=np.float64) / temperature)))
 
 
 def _confusion(probs: Array, labels: Array) -> list[list[float]] | None:
@@ -131,15 +134,3 @@ def _confusion(probs: Array, labels: Array) -> list[list[float]] | None:
         return None
     columns = np.stack([probs[labels == label].mean(0) for label in range(classes)], 1)
     return [[round(value, 6) for value in row] for row in columns.tolist()]
-
-
-def _loss(logits: Array, labels: Array) -> float:
-    log_probs = _log_softmax(logits)
-    return float(-log_probs[np.arange(len(labels)), labels].mean())
-
-
-def _log_softmax(logits: Array) -> Array:
-    from scipy.special import log_softmax
-
-    result: Array = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
-    return result

@@ -67,10 +67,16 @@ def class_groups(class_counts: Array) -> dict[str, list[int]]:
     }
 
 
-def _softmax(logits: Array) -> tuple[Array, Array]:
+def log_softmax(logits: Array) -> Array:
+    """Return the logarithms of the probabilities of logits, float64 (N, K)."""
+    logits = np.asarray(logits, dtype=np.float64)
     shifted = logits - logits.max(1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return np.exp(log_probs), log_probs
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+def cross_entropy(log_probs: Array, labels: Array) -> float:
+    """Return the mean negative log-likelihood of labels, int64 (N,)."""
+    return float(-log_probs[np.arange(len(labels)), labels].mean())
 
 
 def _mean(values: Array) -> float:
@@ -92,8 +98,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
         ``recall_medium``, ``recall_few``, ``loss`` (mean cross-entropy), ``calibration_error``. All
         are in [0, 1] except the loss.
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    probs, log_probs = _softmax(logits)
+    log_probs = log_softmax(logits)
     confusion = confusion_matrix(labels, logits.argmax(1), logits.shape[1])
     recall, precision = recall_precision(confusion)
     present = recall[~np.isnan(recall)]
@@ -104,8 +109,8 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
         "balanced_accuracy": _mean(recall),
         "geometric_mean": geometric,
         **{f"recall_{name}": _mean(recall[members]) for name, members in groups.items()},
-        "loss": float(-log_probs[np.arange(len(labels)), labels].mean()),
-        "calibration_error": calibration_error(probs, labels),
+        "loss": cross_entropy(log_probs, labels),
+        "calibration_error": calibration_error(np.exp(log_probs), labels),
         "recall": recall.tolist(),
         "precision": precision.tolist(),
     }
