@@ -79,10 +79,8 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     logits = np.asarray(logits, dtype=np.float64)
 
     def cost(log_temperature: float) -> float:
-        log_probs = log_softmax(logits / np.exp(log_temperature))
-        return (
-            cross_entropy(log_probs, labels) * len(labels) + 0.5 * (log_temperature / SPREAD) ** 2
-        )
+        loss = cross_entropy(log_softmax(logits / np.exp(log_temperature)), labels)
+        return loss * len(labels) + 0.5 * (log_temperature / SPREAD) ** 2
 
     return float(np.exp(minimize_scalar(cost, bounds=(-4, 4), method="bounded").x))
 

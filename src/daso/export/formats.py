@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from daso.errors import MissingDependencyError, RunError
+from daso.errors import MissingDependencyError, RunError, first_line
 from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
@@ -158,7 +158,6 @@ def _export_errors(tool: str) -> Iterator[None]:
         with quiet_export():
             yield
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"{tool} cannot express this network: {reason}; use --format safetensors"
+            f"{tool} cannot express this network: {first_line(error)}; use --format safetensors"
         ) from error

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from daso.balance import balanced_by
-from daso.errors import MissingDependencyError, OptionError, RunError
+from daso.errors import MissingDependencyError, OptionError, RunError, first_line
 from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
@@ -224,4 +224,4 @@ def onnx_session(path: Path, device: str = "cpu") -> Any:
         return onnxruntime.InferenceSession(str(path), providers=[kinds[kind]])
     # onnxruntime does not export its exception classes.
     except Exception as error:
-        raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise RunError(f"{path} cannot be read: {first_line(error)}") from error
