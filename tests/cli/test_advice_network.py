@@ -112,7 +112,7 @@ def test_a_named_data_set_is_given_or_fetched(
     status, said = train(say, f"{words} --data {cifar10_folder / 'cifar10'}")
     assert status == 0, said
 
-    def download(name: str, data: Path | None, **_: object) -> Path:
+    def download(*_: object) -> Path:
         return Path(shutil.copytree(cifar10_folder / "cifar10" / CIFAR10.folder, "fetched"))
 
     monkeypatch.setattr(opening, "download", download)

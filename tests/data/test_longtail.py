@@ -58,7 +58,7 @@ def test_shapes_of_the_unlabeled_distribution() -> None:
         assert unlabeled_counts(shape, 100, 10, 5).tolist() == consistent[ranks].tolist()
         assert SplitOptions(unlabeled_head=100, unlabeled_shape=shape).mismatched
     with pytest.raises(OptionError, match="consistent, uniform"):
-        unlabeled_counts("sideways", 100, 10, 5)
+        SplitOptions(unlabeled_shape="sideways")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,8 @@ def test_impossible_splits_are_refused() -> None:
         longtail_split(LABELS, longtail_counts(150, 10, 5), longtail_counts(100, 10, 5), seed=0)
     with pytest.raises(DataError, match="hold-out of 200 per class leaves none"):
         longtail_split(LABELS, longtail_counts(10, 2, 5), None, holdout=1000)
-    with pytest.raises(DataError, match="labels must be 0 to 2"):
-        longtail_split(LABELS, longtail_counts(10, 2, 3), None)
-    with pytest.raises(OptionError, match="no labeled image"):
-        longtail_split(LABELS, np.array([5, 4, 0, 3, 2]), None)
     with pytest.raises(OptionError, match="leaves class 2 empty"):
         longtail_counts(3, 10, 5)
-    with pytest.raises(OptionError, match=r"at least 1, got 0\.5"):
-        longtail_counts(10, 0.5, 5)
-    with pytest.raises(OptionError, match="at least 1, got nan"):
-        longtail_counts(10, float("nan"), 5)
-    with pytest.raises(OptionError, match="at least 2 classes"):
-        longtail_counts(10, 2, 1)
+    for gamma in (0.5, float("nan")):
+        with pytest.raises(OptionError, match=f"gamma_labeled = {gamma} .* at least 1"):
+            SplitOptions(gamma_labeled=gamma)

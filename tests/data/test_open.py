@@ -75,7 +75,7 @@ def test_missing_files_say_which_where_and_how(tmp_path: Path) -> None:
 def test_download_goes_where_data_says_and_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pretend(name: str, folder: Path | None, *, progress: object) -> Path:
+    def pretend(name: str, folder: Path | None, progress: object) -> Path:
         assert name == "cifar100"
         return test_cifar.write(folder or tmp_path / "cache", CIFAR100)
 

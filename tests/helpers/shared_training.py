@@ -119,7 +119,7 @@ def main(rank: int, size: int, out: Path, methods: list[str]) -> None:
     if size > 1:
         meeting = f"file://{out}/processes-{size}"
         dist.init_process_group("gloo", meeting, rank=rank, world_size=size)
-        processes = Processes.of_group()
+        processes = Processes(dist.get_rank(), dist.get_world_size())
     with float64():
         for method in methods:
             result = {k: v.contiguous() for k, v in train(method, processes).items()}

@@ -19,7 +19,7 @@ from daso.nets.distributed import Processes, SharedBatchNorm, share_batch_norms
 def group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
     yield
-    Processes.of_group().leave()
+    Processes(dist.get_rank(), dist.get_world_size()).leave()
 
 
 @pytest.fixture

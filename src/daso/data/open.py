@@ -310,7 +310,7 @@ def _open_name(
                 f"{name}: its files were not found. Looked in:\n{looked}\n"
                 f"Get {files} from {PAGES[name]} and give their place with --data{hint}."
             )
-        place = download(name, data, progress=progress)
+        place = download(name, data, progress)
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from daso.balance import balanced_by
-from daso.errors import MissingDependencyError, OptionError, RunError, first_line
+from daso.errors import MissingDependencyError, OptionError, RunError, check_choice, first_line
 from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
@@ -62,8 +62,8 @@ def load(
         MissingDependencyError: onnxruntime is not installed.
     """
     path = Path(path)
-    if precision not in (None, "float32", "bfloat16"):
-        raise OptionError(f"unknown precision {precision!r}; choose from float32, bfloat16")
+    if precision is not None:
+        check_choice("precision", precision, get_args(Precision))
     is_file = path.is_file()
     if path.suffix == ".onnx" and is_file:
         if precision == "bfloat16":

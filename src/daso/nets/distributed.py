@@ -47,10 +47,6 @@ class Processes:
     leads: bool = True
     patient: dist.ProcessGroup | None = None
 
-    @classmethod
-    def of_group(cls) -> Processes:
-        return cls(dist.get_rank(), dist.get_world_size())
-
     def leave(self) -> None:
         """Leave the groups and end their threads, which could abort the interpreter at exit."""
         self.patient = None

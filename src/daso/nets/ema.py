@@ -7,7 +7,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from daso.errors import OptionError
 from daso.nets.network import Network
 
 
@@ -19,15 +18,13 @@ class MovingAverage:
 
     Args:
         network: network to follow; it is deep-copied.
-        decay: rho, 0 <= decay < 1, else an ``OptionError`` is raised.
+        decay: rho, 0 <= decay < 1.
 
     Attributes:
         network: averaged copy; its parameters require no gradient.
     """
 
     def __init__(self, network: Network, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise OptionError(f"the decay of a moving average must be in [0, 1), not {decay}")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False)
         pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from daso.errors import OptionError, nearest
+from daso.errors import OptionError, check_choice, nearest
 from daso.nets.distributed import Processes, share_batch_norms
 from daso.nets.encoders.resnet import ResNet
 from daso.nets.encoders.small import SmallConvNet
@@ -63,8 +63,7 @@ class Network(nn.Module):
         interpolation: Interpolation = "bilinear",
     ) -> None:
         super().__init__()
-        if precision not in ("float32", "bfloat16"):
-            raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
+        check_choice("precision", precision, get_args(Precision))
         self.encoder, self.dim, self.precision = encoder, encoder.dim, precision
         self.resolution, self.interpolation, self.output = resolution, interpolation, output
         self.encoder_is_frozen = False

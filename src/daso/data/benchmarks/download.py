@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daso.data.benchmarks import stl10
-from daso.errors import DataError, nearest
+from daso.errors import DataError
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the file's name, the bytes so far, and the total (None: unknown)."""
@@ -69,12 +69,7 @@ def cache_folder() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "daso"
 
 
-def download(
-    name: str,
-    folder: Path | None = None,
-    *,
-    progress: Progress | None = None,
-) -> Path:
+def download(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:
     """Fetch a data set by name and return its folder; existing files are kept.
 
     Args:
@@ -82,11 +77,8 @@ def download(
         folder: target; None: the folder *name* in the cache folder.
 
     Raises:
-        DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
+        DataError: the network or the disk fails, or a checksum is wrong.
     """
-    if name not in REMOTES:
-        hint = f"use {', '.join(REMOTES)}.{nearest(name, REMOTES)}"
-        raise DataError(f"{name!r} cannot be downloaded; {hint}")
     folder = cache_folder() / name if folder is None else folder
     for remote in REMOTES[name]:
         unpacked = [folder / remote.folder / member for member in remote.members]
