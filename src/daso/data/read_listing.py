@@ -17,7 +17,7 @@ from daso.data.images.encoded import EncodedImages, no_size_warnings, read_heade
 from daso.data.images.layout import Layout, choose_layout, square_layout
 from daso.data.images.memory import memory_shortage
 from daso.data.listing import Listing, Reading
-from daso.data.source import Source, refuse_empty_classes
+from daso.data.source import Source, parts_of, refuse_empty_classes
 from daso.errors import DataError, problems
 
 DECIDING = 200
@@ -68,10 +68,7 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     source = Source(
         name=listing.name,
         class_names=listing.class_names,
-        train=images["train"],
-        unlabeled=images.get("unlabeled") or None,
-        validation=images.get("validation") or None,
-        test=images.get("test") or None,
+        **parts_of(images),
         mean=listing.mean,
         std=listing.std,
         skipped=(*listing.skipped, *unreadable),
@@ -119,10 +116,7 @@ def checked_for_copies(
     confusable = [f"{text}: {cure}" for _, text, cure in name_faults(source.class_names)]
     return dataclasses.replace(
         source,
-        train=images["train"],
-        unlabeled=images.get("unlabeled") or None,
-        validation=images.get("validation") or None,
-        test=images.get("test") or None,
+        **parts_of(images),
         skipped=(*source.skipped, *skipped),
         notes=(*source.notes, *confusable, *notes),
     )

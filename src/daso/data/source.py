@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,11 @@ class Source:
         """Return the parts that the source has, by their names in ``PARTS``."""
         parts = {part: getattr(self, part) for part in PARTS}
         return {part: images for part, images in parts.items() if images is not None}
+
+
+def parts_of(images: Mapping[str, DecodedImages]) -> dict[str, Any]:
+    """Return images by part as fields of a ``Source``: None for a part without images."""
+    return {part: images.get(part) or None for part in PARTS}
 
 
 def check_labels(

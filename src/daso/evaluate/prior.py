@@ -12,7 +12,8 @@ from daso.errors import DataError
 
 Array = npt.NDArray[Any]
 
-
+MOST_ROUNDS, TOLERANCE = 1000, 1e-6
+"""Of the estimation, which stops when no share changes by more."""
 FEW_POINTS = 10.0
 """Half of a share's 95% interval, in points, above which an estimate is called uncertain."""
 
@@ -45,13 +46,7 @@ def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:
     return np.where(total > 0, shifted / np.where(total > 0, total, 1), to_prior / np.sum(to_prior))
 
 
-def estimate_prior(
-    chunks: Callable[[], Iterable[Array]],
-    from_prior: Array,
-    *,
-    rounds: int = 1000,
-    tolerance: float = 1e-6,
-) -> Array:
+def estimate_prior(chunks: Callable[[], Iterable[Array]], from_prior: Array) -> Array:
     """Estimate the class distribution of unlabeled images, float64 (K,), from probabilities.
 
     The expectation-maximization algorithm of Saerens et al., 2002, equation 2.9, starts at
@@ -62,14 +57,12 @@ def estimate_prior(
     Args:
         chunks: starts a pass over the probabilities, (n, K) each, with at least one row in total.
         from_prior: (K,), class distribution of the probabilities, > 0.
-        rounds: most rounds.
-        tolerance: stop when no share changes by more.
 
     Raises:
         DataError: there is no row.
     """
     prior = np.asarray(from_prior, dtype=np.float64)
-    for _ in range(rounds):
+    for _ in range(MOST_ROUNDS):
         total, count = np.zeros_like(prior), 0
         for probs in chunks():
             total += shift(probs, from_prior, prior).sum(0)
@@ -77,7 +70,7 @@ def estimate_prior(
         if not count:
             raise DataError("no image to estimate a class distribution from")
         before, prior = prior, total / count
-        if np.abs(prior - before).max() <= tolerance:
+        if np.abs(prior - before).max() <= TOLERANCE:
             break
     estimate: Array = prior / prior.sum()
     return estimate

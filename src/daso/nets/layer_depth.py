@@ -38,16 +38,11 @@ def depths_from_top(encoder: nn.Module) -> dict[str, int]:
             "or use --backbone-rate"
         )
     own = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
-    names = [name for name, _ in encoder.named_parameters()]
-    parameters = dict(encoder.named_parameters())
-    first = next(n for n, name in enumerate(names) if id(parameters[name]) in own)
-    last = max(n for n, name in enumerate(names) if id(parameters[name]) in own)
+    numbers = [(name, own.get(id(p))) for name, p in encoder.named_parameters()]
+    last = max(place for place, (_, number) in enumerate(numbers) if number)
     depths: dict[str, int] = {}
     reached = 0
-    for place, name in enumerate(names):
-        if place > last:
-            depths[name] = 0
-            continue
-        reached = own.get(id(parameters[name]), reached) if place >= first else 0
-        depths[name] = len(blocks) + 1 - reached
+    for place, (name, number) in enumerate(numbers):
+        reached = number or reached
+        depths[name] = 0 if place > last else len(blocks) + 1 - reached
     return depths

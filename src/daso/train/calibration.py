@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -187,7 +187,7 @@ def _calibrate(
         return calibration
     if isinstance(fitted, Labeled):
         calibration = replace(calibration, given=fitted.place, model=fingerprint(model))
-    save_sealed(folder / NAME, calibration.to_dict())
+    save_sealed(folder / NAME, asdict(calibration))
     return calibration
 
 

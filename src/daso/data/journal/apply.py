@@ -18,7 +18,7 @@ from daso.data.journal.changes import Changes, Indices, find_changes
 from daso.data.journal.entries import Journal, journal_path
 from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing
-from daso.data.source import Source
+from daso.data.source import Source, parts_of
 from daso.errors import DataError
 
 Images = TypeVar("Images", EncodedImages, DecodedImages)
@@ -135,13 +135,11 @@ def apply_to_source(source: Source, journal: Journal) -> Source:
 
     changes = find_changes(journal, source.class_names, parts, names, checksums)
     changed = _changed(parts, changes, source.name)
+    changed["train"] = dataclasses.replace(changed["train"], own=changes.own.rows)
     return dataclasses.replace(
         source,
         class_names=changes.class_names,
-        train=dataclasses.replace(changed["train"], own=changes.own.rows),
-        unlabeled=changed.get("unlabeled"),
-        validation=changed.get("validation"),
-        test=changed.get("test"),
+        **parts_of(changed),
         notes=(*source.notes, *changes.notes),
         own_labels=changes.own,
         journal=changes.about,

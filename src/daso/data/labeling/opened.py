@@ -54,7 +54,6 @@ class LabelingData:
 
     @property
     def journal(self) -> Path:
-        """The place of the journal."""
         return journal_path(self.source)
 
     def name(self, part: str, index: int) -> str:
@@ -104,9 +103,7 @@ def open_for_labeling(
     data: Path | None = None,
     folders: Mapping[str, str] | None = None,
     size: int | None = None,
-    skip_bad: bool = True,
     cache: Cache | None = None,
-    largest_side: int | None = None,
 ) -> LabelingData:
     """Open a data set that may lack labels, or images of some class; see ``open_source``.
 
@@ -118,8 +115,8 @@ def open_for_labeling(
         )
     path = Path(source).expanduser()
     classes = labels_in_force(Journal.read(journal_path(path))) if path.exists() else set()
-    reading = Reading(size, largest_side, skip_bad, cache)
-    listing = list_files(source, data=data, folders=folders, skip_bad=skip_bad, classes=classes)
+    reading = Reading(size, skip_bad=True, cache=cache)
+    listing = list_files(source, data=data, folders=folders, skip_bad=True, classes=classes)
     if listing is not None:
         return LabelingData(listing, path, reading, base_of(path, data), folders or {})
     opened = list_arrays(path, reading, partial=True)
