@@ -68,7 +68,7 @@ def test_wide_resnet_and_moving_average_agree_with_the_authors() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        average.update(step)
+        average.move(average.share(step))
     agrees(network, "features_eval_model")
     agrees(average.network, "features_eval_ema")
 
@@ -168,7 +168,7 @@ def test_the_average_starts_as_a_copy_then_decays() -> None:
     for step in range(15):
         with torch.no_grad():
             weight.add_(1.0)
-        average.update(step)
+        average.move(average.share(step))
         decay = min(1 - 1 / (step + 1), 0.9)
         expected = (
             weight.detach().clone()

@@ -33,12 +33,8 @@ class MovingAverage:
         self._values = [v for a, v in pairs if a.is_floating_point()]
 
     def share(self, step: int) -> float:
-        """Return 1 - the decay after step *step*, counted from 0."""
+        """Return 1 - the decay after step *step*, counted from 0, for ``move``."""
         return 1 - min(1 - 1 / (step + 1), self.decay)
-
-    def update(self, step: int) -> None:
-        """Move the average towards the network after step *step*, counted from 0."""
-        self.move(self.share(step))
 
     @torch.no_grad()
     def move(self, share: float | Tensor) -> None:
