@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ from label_strategies import STRATEGIES, View
 from sklearn.linear_model import LogisticRegression
 
 from daso.data.journal import Journal
+from daso.data.labeling import LabelingData
 from daso.label.images import Embedding
 from daso.label.live import fit_head, fit_live, unit_rows
 from daso.label.session import Session
@@ -116,7 +117,7 @@ class Annotator:
         self._round = 0
         self._session = None
         if strategy == OURS:
-            data = Numbered(pool.truth, start, pool.classes)
+            data = cast(LabelingData, Numbered(pool.truth, start, pool.classes))
             journal = Journal.open(place / "labels.jsonl")
             features = Embedding(pool.features.astype(np.float16), "given")
             self._session = Session(data, journal, features, seed=seed)
@@ -321,7 +322,7 @@ def scale(options: LabelLoop) -> None:
         rows = truth[at : at + 10_000]
         features[at : at + 10_000] = centers[rows] + random.standard_normal((len(rows), 128))
     features /= 2**0.5
-    data = Numbered(truth, 2 * classes, classes)
+    data = cast(LabelingData, Numbered(truth, 2 * classes, classes))
     print(f"{count:,} images, {classes:,} classes\n\n| what | ms | ms of the processor |")
     print("|---|---|---|")
     with tempfile.TemporaryDirectory() as place, Journal.open(Path(place) / "j.jsonl") as journal:

@@ -6,12 +6,15 @@ import itertools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from daso.errors import DataError
+
+if TYPE_CHECKING:
+    from daso.data.labeling import LabelingData
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
@@ -32,38 +35,6 @@ class Embedding:
     features: Floats
     kind: str
     unreadable: tuple[int, ...] = ()
-
-
-class Labels(Protocol):
-    """Images of one part: int64 (N,), -1 where the class is unknown.
-
-    ``origins`` yields texts that change when an image does.
-    """
-
-    @property
-    def labels(self) -> Indices: ...
-    @property
-    def origins(self) -> Callable[[], Iterator[str]]: ...
-
-
-class Pools(Protocol):
-    """The parts of a data set by name."""
-
-    def __getitem__(self, part: str, /) -> Labels: ...
-    def __contains__(self, part: object, /) -> bool: ...
-
-
-class LabelingData(Protocol):
-    """A data set as it was before any label of its journal; see ``daso.data.labeling``."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def pools(self) -> Pools: ...
-    def name(self, part: str, index: int) -> str: ...
-    def names(self, part: str) -> list[str]: ...
-    def checksum(self, part: str, index: int) -> str: ...
-    def read(self, part: str, index: int) -> bytes | Path: ...
 
 
 class Images:

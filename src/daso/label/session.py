@@ -16,11 +16,12 @@ from daso.label import answers
 from daso.label.advice import Adviser, Snapshot
 from daso.label.answers import Answer
 from daso.label.decisions import NONE, SORTED, UNDECIDED, Decisions
-from daso.label.images import Embedding, Images, LabelingData
+from daso.label.images import Embedding, Images
 from daso.label.progress import labels_per_minute, progress
 from daso.label.suggest import Suggestion
 
 if TYPE_CHECKING:  # the page opens without torch
+    from daso.data.labeling import LabelingData
     from daso.label.doubtful import LabelDoubt
 
 REFIT_AFTER = 20
