@@ -5,22 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.errors import first_line
 from daso.label.decisions import UNDECIDED
-from daso.label.images import Embedding
+from daso.label.images import Embedding, Flags, Floats, Indices
 from daso.label.suggest import Situation, Suggestion, suggestions
 from daso.label.typical import cluster
 
 if TYPE_CHECKING:  # the page opens without torch
     from daso.label.live import Beliefs
 
-Floats = npt.NDArray[np.floating[Any]]
-Indices = npt.NDArray[np.int64]
 
 QUEUE = 300
 """Suggestions that are made at a time."""
@@ -41,7 +38,7 @@ class Snapshot:
 
     names: tuple[str, ...]
     labels: Indices
-    free: npt.NDArray[np.bool_]
+    free: Flags
     counts: Indices
     settled: bool
 

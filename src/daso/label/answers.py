@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.label.advice import Advice
 from daso.label.decisions import UNDECIDED
+from daso.label.images import Flags, Indices
 from daso.label.suggest import Suggestion
 
 Answer = dict[str, Any]
-Indices = npt.NDArray[np.int64]
 
 NEAR = 3
 """Nearest labeled images that are shown beside an image."""
@@ -74,9 +73,7 @@ def similar(
     ]
 
 
-def surest(
-    advice: Advice, label: str, free: npt.NDArray[np.bool_], start: int, count: int
-) -> Answer:
+def surest(advice: Advice, label: str, free: Flags, start: int, count: int) -> Answer:
     """Return the free images that are believed to be of a class, surest first."""
     beliefs = advice.beliefs
     if beliefs is None or label not in advice.names:

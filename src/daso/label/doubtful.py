@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from daso.label.images import Floats, Indices
 from daso.readout.mixture import MixtureOptions, fit_labeled
-
-Floats = npt.NDArray[np.floating[Any]]
-Indices = npt.NDArray[np.int64]
 
 FOLDS = 5
 FITTED = 10_000

@@ -20,7 +20,7 @@ from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.data.images.layout import Layout, choose_layout
 from daso.errors import DataError
 from daso.files import read_arrays, save_arrays
-from daso.label.images import Embedding, Images, Progress
+from daso.label.images import Embedding, Flags, Floats, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
 from daso.nets.network import Encoder as OwnEncoder
@@ -31,7 +31,6 @@ from daso.train.encoder.build import build_network
 from daso.train.model import Model
 from daso.train.options import TrainOptions
 
-Floats = npt.NDArray[np.floating[Any]]
 Encode = Callable[[Tensor], Tensor]
 
 DIMENSIONS = 128
@@ -170,7 +169,7 @@ def embed(images: Images, encoder: Encoder, progress: Progress | None = None) ->
 
 def _decoded(
     images: Images, layout: Layout, chosen: npt.NDArray[np.int64]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], Flags]]:
     """Yield some images at a time: numbers, pixels (n, C, H, W), and which could be read."""
     channels = layout.channels or 3
     shape = channels, layout.height, layout.width

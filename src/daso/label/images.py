@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 """Called with the number of images that have features, and of all."""
 

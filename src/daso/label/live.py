@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from daso.label.images import Flags, Floats, Indices
 from daso.readout.logistic import LinearHead
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
-
-Floats = npt.NDArray[np.floating[Any]]
-Indices = npt.NDArray[np.int64]
 
 SAMPLE = 2_000
 """Unlabeled images of a fit, at most."""
@@ -114,9 +111,7 @@ def fit_live(
     return _apply(features, head, LinearHead(head.weight, head.bias + shift), labels == -1)
 
 
-def _apply(
-    features: Floats, fitted: LinearHead, head: LinearHead, undecided: npt.NDArray[np.bool_]
-) -> Beliefs:
+def _apply(features: Floats, fitted: LinearHead, head: LinearHead, undecided: Flags) -> Beliefs:
     classes = len(head.bias)
     width = min(TOP, classes)
     top = np.empty((len(features), width), dtype=np.int32)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.data.journal import Journal
 from daso.data.journal.entries import Action
@@ -16,7 +15,7 @@ from daso.label import answers
 from daso.label.advice import Adviser, Snapshot
 from daso.label.answers import Answer
 from daso.label.decisions import NONE, SORTED, UNDECIDED, Decisions
-from daso.label.images import Embedding, Images
+from daso.label.images import Embedding, Flags, Images
 from daso.label.progress import labels_per_minute, progress
 from daso.label.suggest import Suggestion
 
@@ -333,7 +332,7 @@ class Session:
         self.version += 1
 
     @property
-    def _free(self) -> npt.NDArray[np.bool_]:
+    def _free(self) -> Flags:
         """Whether each image may be suggested, (N,): it is undecided, and nobody put it aside."""
         free = self._decisions.labels == UNDECIDED
         unreadable = () if self._embedding is None else self._embedding.unreadable

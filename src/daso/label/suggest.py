@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from daso.label.images import Flags, Floats, Indices
 from daso.label.typical import Clusters, typical_order
 
 if TYPE_CHECKING:
     from daso.label.live import Beliefs
 
-Floats = npt.NDArray[np.floating[Any]]
-Indices = npt.NDArray[np.int64]
 Kind = Literal["doubt", "rare", "discovery", "typical", "any"]
 
 CANDIDATES, FEWEST = 4_000, 100
@@ -46,7 +44,7 @@ class Situation:
     features: Floats
     unit: Floats
     labels: Indices
-    free: npt.NDArray[np.bool_]
+    free: Flags
     counts: Indices
     settled: bool
     clusters: Clusters
@@ -231,7 +229,7 @@ class _Border:
         return int(self.images[value.argmax()])
 
 
-def _spacing(unit: Floats, free: npt.NDArray[np.bool_]) -> float:
+def _spacing(unit: Floats, free: Flags) -> float:
     """Return the median cosine distance of some free images to their nearest among them."""
     rows = np.flatnonzero(free)
     if len(rows) < 2:

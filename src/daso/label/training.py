@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from daso.errors import DasoError, InUseError, RunError
-from daso.files import lock_holder
+from daso.files import Row, lock_holder
 from daso.report.runs import RunFolder, as_array, at, number, read_run
 from daso.report.uncertainty import interval
 from daso.report.wording import duration
@@ -30,8 +30,6 @@ MOST_POINTS = 200
 """Points of a curve that the page draws."""
 LAST_LINES = 12
 """Lines of a failed training's output that are shown."""
-
-Row = dict[str, Any]
 
 
 class Trainer:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]
-Indices = npt.NDArray[np.int64]
+from daso.label.images import Flags, Floats, Indices
 
 SAMPLE = 10_000
 """Images that clusters are fitted to, at most."""
@@ -86,7 +83,7 @@ def typicality(unit: Floats) -> Floats:
     return np.asarray(1 / np.maximum(nearest.sum(1) / count, 1e-6), dtype=np.float32)
 
 
-def typical_order(unit: Floats, clusters: Clusters, free: npt.NDArray[np.bool_]) -> Iterator[int]:
+def typical_order(unit: Floats, clusters: Clusters, free: Flags) -> Iterator[int]:
     """Yield the most typical image of every cluster without a decided one, largest first.
 
     That is the order of TypiClust (Hacohen et al., *Active Learning on a Budget*, ICML 2022).

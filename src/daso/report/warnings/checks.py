@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from daso.files import Row
+from daso.report.runs import Array
 from daso.report.uncertainty import WIDE, interval, is_wide
-from daso.report.warnings.run_facts import Array, WatchedRun, Window, latest
+from daso.report.warnings.run_facts import WatchedRun, Window, latest
 from daso.report.wording import POOLS
 
 HALFWAY = (1 / 3, 50_000)

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.balance import balanced_by
 from daso.files import Row
-
-Array = npt.NDArray[np.float64]
+from daso.report.runs import Array
 
 WINDOW = (0.2, 5_000)
 """Shortest time over which a warning is judged: a share of the steps, or steps if that is fewer."""
