@@ -117,7 +117,7 @@ class Served:
 
         arguments = (str(self.folder), *self.train)
         self.rounds = self.folder.parent / "rounds"
-        self.trainer = Trainer(lambda: arguments, self.rounds, finished, known)
+        self.trainer = Trainer(arguments, self.rounds, finished, known)
         listening = bind("127.0.0.1", self.port)
         self.port = listening.getsockname()[1]
         pictures = Thumbnails(images.read, images.name)

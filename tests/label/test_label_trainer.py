@@ -23,9 +23,7 @@ def make(
     """Return a trainer on the digits, and the list of what it has finished."""
     finished: list[Any] = []
     words = [*ARGUMENTS.split(), str(steps), *more]
-    return Trainer(
-        lambda: words, folder, lambda run, told: finished.append((run, told)), known
-    ), finished
+    return Trainer(words, folder, lambda run, told: finished.append((run, told)), known), finished
 
 
 def until(trainer: Trainer, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def test_a_failed_training_says_why(tmp_path: Path) -> None:
     assert "batch" in state["error"]
     assert finished == []
     broken = Trainer(
-        lambda: [*ARGUMENTS.split(), "5"], tmp_path / "other", lambda run, told: 1 / 0  # type: ignore[arg-type,return-value]
+        [*ARGUMENTS.split(), "5"], tmp_path / "other", lambda run, told: 1 / 0  # type: ignore[arg-type,return-value]
     )  # fmt: skip
     broken.start()
     state = until(broken, ended)

@@ -38,7 +38,7 @@ class Trainer:
     A training outlives this process: at the next start it is followed, or its result is taken.
 
     Args:
-        arguments: of ``daso train``, without ``--out``; called before each training.
+        arguments: of ``daso train``, without ``--out``.
         folder: of the rounds.
         finished: called with a finished run, in a thread; takes its model into use.
         known: run folders that were taken into use before, as the journal has them.
@@ -46,7 +46,7 @@ class Trainer:
 
     def __init__(
         self,
-        arguments: Callable[[], Sequence[str]],
+        arguments: Sequence[str],
         folder: Path,
         finished: Callable[[Path, Row], None],
         known: Sequence[str] = (),
@@ -61,7 +61,7 @@ class Trainer:
         if newest is None or str(newest.resolve()) in known:
             return
         if (newest / "summary.json").exists() or _in_use(newest):
-            self._follow(newest)
+            self._begin(newest)
         elif (newest / CONFIG).exists():
             self._state = {**_numbers(newest), "state": "stopped"}
 
@@ -86,7 +86,7 @@ class Trainer:
         return self.folder / f"round-{_number(rounds[-1]) + 1 if rounds else 1}"
 
     def _words(self, run: Path) -> list[str]:
-        return ["train", *self._arguments(), "--out", str(run)]
+        return ["train", *self._arguments, "--out", str(run)]
 
     def start(self) -> None:
         """Begin a training, or resume one that was stopped.
@@ -117,7 +117,6 @@ class Trainer:
                     )
             except OSError as error:
                 raise RunError(f"the training cannot be started: {error}") from error
-            self._state = {"state": "training", "run": str(run), "step": 0, "total": None}
             self._begin(run)
 
     def cancel(self) -> None:
@@ -139,13 +138,9 @@ class Trainer:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _follow(self, run: Path) -> None:
-        """Follow a training of an earlier process."""
-        with self._lock:
-            self._state = {"state": "training", "run": str(run), "step": 0, "total": None}
-            self._begin(run)
-
     def _begin(self, run: Path) -> None:
+        """Follow a training that was started now, or by an earlier process."""
+        self._state = {"state": "training", "run": str(run), "step": 0, "total": None}
         self._thread = threading.Thread(target=self._watch, args=(run,), daemon=True)
         self._thread.start()
 
@@ -201,8 +196,7 @@ def result(run: Path) -> Row:
         return told
     recall = read.recall()
     counts = read.data[f"{read.measured_on}_counts"]
-    few = np.zeros(len(recall))
-    few[read.groups["few"]] = 1
+    few = np.isin(np.arange(len(recall)), read.groups["few"]).astype(float)
     images = as_array(counts)
     return {
         **told,
@@ -233,9 +227,7 @@ def _numbers(run: Path) -> Row:
         "total": max(total, step),
         "left": left,
         "losses": _curve(read, "loss", event="train"),
-        "balanced_accuracy": (
-            _curve(read, read.measured_on, "balanced_accuracy") if read.measured_on else []
-        ),
+        "balanced_accuracy": _curve(read, read.measured_on or "", "balanced_accuracy"),
         "measured_on": read.measured_on,
     }
 
@@ -263,18 +255,15 @@ def _last_lines(run: Path) -> str:
         lines = _log(run).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "the training ended without a word"
-    return "\n".join(line for line in lines if line.strip()) and "\n".join(lines[-LAST_LINES:])
+    return "\n".join(lines[-LAST_LINES:]).strip()
 
 
 def _in_use(run: Path) -> bool:
-    if not (run / NAME).exists():
-        return False
     try:
-        lock_folder(run).close()
-    except InUseError:
-        return True
-    except RunError:
-        return False
+        if (run / NAME).exists():
+            lock_folder(run).close()
+    except RunError as error:
+        return isinstance(error, InUseError)
     return False
 
 

@@ -115,7 +115,7 @@ def label(place: Place, data: LabelingData, journal: Journal, command: LabelComm
         preparation.take(run)
         session.finish_round(numbers)
 
-    trainer = Trainer(lambda: place.arguments, place.rounds, finished, known)
+    trainer = Trainer(place.arguments, place.rounds, finished, known)
     where = data.source.resolve()
     ends = f"{images.name(0)} {images.name(len(images) - 1)}"
     identity = hashlib.sha256(f"{where} {len(images)} {ends}".encode(errors="replace")).hexdigest()
