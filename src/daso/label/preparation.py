@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from daso.errors import DasoError, RunError, first_line
+from daso.files import Row
 from daso.label.images import Embedding, Progress
 from daso.label.session import Session
 from daso.report.wording import duration
@@ -27,20 +27,19 @@ class Preparation:
 
     def __init__(self, session: Session, compute: Compute, notice: Callable[[str], None]) -> None:
         self._session, self._compute, self._notice = session, compute, notice
-        self._turn, self._lock = threading.Lock(), threading.Lock()
-        self._state: dict[str, Any] = {"state": "ready"}
+        self._turn = threading.Lock()
+        self._state: Row = {"state": "ready"}  # replaced as a whole, which needs no lock
         self._run: Path | None = None
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Row:
         """Return what the page shows.
 
         The state is computing, with images done, all, and the time left in words; ready; or failed,
         with the error.
         """
-        with self._lock:
-            return dict(self._state)
+        return dict(self._state)
 
     def start(self, run: Path | None) -> None:
         """Compute the features of a run in a thread; an error is told, and ends nothing."""
@@ -62,11 +61,11 @@ class Preparation:
     def take(self, run: Path) -> None:
         """Compute the features of a run and use them; errors are raised."""
         with self._turn:
-            before = self.state()
+            before = self._state
             try:
                 self._take(run)
             except BaseException:
-                self._become(**before)
+                self._state = before
                 raise
 
     def close(self, seconds: float = 10.0) -> None:
@@ -84,7 +83,7 @@ class Preparation:
         except Exception as error:  # whatever it is, the page tells it, and labeling goes on
             kind = type(error).__name__
             reason = str(error) if isinstance(error, DasoError) else f"{kind}: {first_line(error)}"
-            self._become(state="failed", error=reason)
+            self._state = {"state": "failed", "error": reason}
             self._notice(
                 f"error: the images could not be compared: {reason}\n"
                 "They come in random order. Mend the cause and press 'Try again' in the page."
@@ -94,7 +93,7 @@ class Preparation:
 
     def _take(self, run: Path | None) -> None:
         total = len(self._session.images)
-        self._become(state="computing", done=0, total=total, left=None)
+        self._state = {"state": "computing", "done": 0, "total": total, "left": None}
         began: tuple[float, int] | None = None
 
         def progress(done: int, total: int) -> None:
@@ -105,14 +104,10 @@ class Preparation:
             began = began or (now, done)
             rate = (done - began[1]) / max(now - began[0], 1e-9)
             left = duration((total - done) / rate) if rate > 0 else None
-            self._become(state="computing", done=done, total=total, left=left)
+            self._state = {"state": "computing", "done": done, "total": total, "left": left}
 
         self._session.replace_embedding(self._compute(run, progress))
-        self._become(state="ready")
-
-    def _become(self, **values: Any) -> None:
-        with self._lock:
-            self._state = values
+        self._state = {"state": "ready"}
 
 
 class _ClosedError(Exception):
