@@ -124,14 +124,11 @@ class Session:
             advice, free = self._adviser.advice, self._free
             if advice is None:
                 some = self._order[free[self._order]][:count]
-                chosen = [Suggestion(int(image), "any") for image in some]
-                return [
-                    self._described(one.image) | {"kind": one.kind, "reason": one.reason(None, ())}
-                    for one in chosen
-                ]
-            there = [one for one in advice.queue if free[one.image]][:count]
-            if len(there) < min(count, int(free.sum())) and not self._adviser.running:
-                self._adviser.request()
+                there = [Suggestion(int(image), "any") for image in some]
+            else:
+                there = [one for one in advice.queue if free[one.image]][:count]
+                if len(there) < min(count, int(free.sum())) and not self._adviser.running:
+                    self._adviser.request()
             return [
                 self._described(one.image) | answers.why(advice, one, self._decisions.names)
                 for one in there
@@ -140,7 +137,7 @@ class Session:
     def believed(self, label: str, start: int, count: int) -> Answer:
         """Return undecided images that are believed to be of a class, surest first."""
         with self._lock:
-            self._class(label)
+            self._check_class(label)
             advice, free = self._adviser.advice, self._free
         if advice is None:
             return {"total": 0, "images": []}
@@ -159,12 +156,9 @@ class Session:
     def doubtful(self, count: int) -> list[Answer]:
         """Return labeled images that the others contradict, the most doubtful first."""
         with self._lock:
-            decisions, cached, changes = self._decisions, self._doubts, self._changes
-            advice, labels, classes = (
-                self._adviser.advice,
-                decisions.labels.copy(),
-                len(decisions.names),
-            )
+            decisions, advice = self._decisions, self._adviser.advice
+            cached, changes, labels = self._doubts, self._changes, decisions.labels.copy()
+            classes = len(decisions.names)
         if advice is None:
             return []
         if cached is None or cached[0] != changes:
@@ -215,7 +209,7 @@ class Session:
     ) -> Answer:
         """Give several images a class; each is one step of ``undo``."""
         with self._writing:
-            self._class(label)
+            self._check_class(label)
             return self._act("label", ((image, label) for image in images), seconds, key)
 
     def none(self, *images: int, key: str | None = None) -> Answer:
@@ -339,13 +333,12 @@ class Session:
         free[[*self._decisions.skipped, *unreadable]] = False
         return np.asarray(free)
 
-    def _class(self, name: str) -> int:
+    def _check_class(self, name: str) -> None:
         names = self._decisions.names
         if name not in names:
             raise OptionError(
                 f"no class {str(name)[:80]!r}; add it first.{nearest(str(name), names)}"
             )
-        return names.index(name)
 
     def _described(self, image: int) -> Answer:
         advice, decisions = self._adviser.advice, self._decisions
