@@ -11,8 +11,8 @@ import numpy as np
 
 from daso.errors import first_line
 from daso.label.decisions import UNDECIDED
-from daso.label.images import Embedding, Flags, Floats, Indices
-from daso.label.suggest import Situation, Suggestion, suggestions
+from daso.label.images import Embedding, Floats
+from daso.label.suggest import Situation, Snapshot, Suggestion, suggestions
 from daso.label.typical import cluster
 
 if TYPE_CHECKING:  # the page opens without torch
@@ -24,23 +24,6 @@ QUEUE = 300
 NEW_CLUSTERS = 20
 """Clusters beyond the decided images: as many as are labeled between two fits, as in TypiClust."""
 MOST_CLUSTERS = 500
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The decisions at one moment.
-
-    Attributes:
-        names: of the K classes.
-        labels: (N,). free: whether an image may be suggested, (N,). counts: by class, (K,).
-        settled: see ``Situation``.
-    """
-
-    names: tuple[str, ...]
-    labels: Indices
-    free: Flags
-    counts: Indices
-    settled: bool
 
 
 @dataclass(frozen=True)
@@ -74,9 +57,9 @@ def advise(embedding: Embedding, snapshot: Snapshot, before: Advice | None, seed
     beliefs = fit_live(embedding.features, snapshot.labels, len(snapshot.counts), seed, believed)
     decided = int((snapshot.labels != UNDECIDED).sum())
     clusters = cluster(unit, min(MOST_CLUSTERS, decided + NEW_CLUSTERS), seed)
-    features = embedding.features
-    known = (snapshot.labels, snapshot.free, snapshot.counts, snapshot.settled)
-    situation = Situation(features, unit, *known, clusters, beliefs)
+    situation = Situation(
+        **vars(snapshot), features=embedding.features, unit=unit, clusters=clusters, beliefs=beliefs
+    )
     queue = tuple(suggestions(situation, QUEUE))
     return Advice(embedding, snapshot.names, unit, beliefs, queue)
 

@@ -12,12 +12,12 @@ from daso.data.journal import Journal
 from daso.data.journal.entries import Action
 from daso.errors import DataError, OptionError, nearest
 from daso.label import answers
-from daso.label.advice import Adviser, Snapshot
+from daso.label.advice import Adviser
 from daso.label.answers import Answer
 from daso.label.decisions import NONE, SORTED, UNDECIDED, Decisions
 from daso.label.images import Embedding, Flags, Images
 from daso.label.progress import labels_per_minute, progress
-from daso.label.suggest import Suggestion
+from daso.label.suggest import Snapshot, Suggestion
 
 if TYPE_CHECKING:  # the page opens without torch
     from daso.data.labeling import LabelingData

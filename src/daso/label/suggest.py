@@ -30,23 +30,34 @@ SPACED = 1_000
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What is known when suggestions are made.
+class Snapshot:
+    """The decisions at one moment.
 
     Attributes:
-        features: of all images, (N, d). unit: the same, as unit vectors.
+        names: of the K classes.
         labels: int64 (N,), -1 where undecided, other negative values where left out.
         free: whether an image may be suggested, (N,).
         counts: labels of each class, (K,).
         settled: whether the data itself has labels of every class, so that none is to be found.
     """
 
-    features: Floats
-    unit: Floats
+    names: tuple[str, ...]
     labels: Indices
     free: Flags
     counts: Indices
     settled: bool
+
+
+@dataclass(frozen=True)
+class Situation(Snapshot):
+    """What is known when suggestions are made.
+
+    Attributes:
+        features: of all images, (N, d). unit: the same, as unit vectors.
+    """
+
+    features: Floats
+    unit: Floats
     clusters: Clusters
     beliefs: Beliefs | None
 
