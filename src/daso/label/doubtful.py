@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from daso.label.images import Floats, Indices
+from daso.label.images import Floats, Indices, sample
 from daso.readout.mixture import MixtureOptions, fit_labeled
 
 FOLDS = 5
@@ -85,9 +85,7 @@ def _held_out(features: Floats, labels: Indices, classes: int, seed: int) -> Flo
     chances = np.zeros((len(labels), classes), dtype=np.float32)
     penalty = MixtureOptions().penalty
     for number in range(int(fold.max()) + 1):
-        others = np.flatnonzero(fold != number)
-        if len(others) > FITTED:
-            others = random.choice(others, FITTED, replace=False)
+        others = sample(np.flatnonzero(fold != number), FITTED, random)
         seen, held = torch.from_numpy(others), torch.from_numpy(np.flatnonzero(fold == number))
         head = fit_labeled(rows[seen], targets[seen], classes, penalty)
         chances[held.numpy()] = head(rows[held]).softmax(1).numpy()

@@ -23,6 +23,11 @@ Progress = Callable[[int, int], None]
 """Called with the number of images that have features, and of all."""
 
 
+def sample(rows: Indices, most: int, random: np.random.Generator) -> Indices:
+    """Return at most *most* of some rows, drawn at random if there are more."""
+    return rows if len(rows) <= most else random.choice(rows, most, replace=False)
+
+
 @dataclass(frozen=True)
 class Embedding:
     """Features of the images of a session.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from daso.label.images import Flags, Floats, Indices
+from daso.label.images import Flags, Floats, Indices, sample
 from daso.readout.logistic import LinearHead
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 
@@ -78,7 +78,8 @@ def fit_head(
     if len(np.unique(labels[known])) < 2:
         return None
     random = np.random.default_rng(seed)
-    known, undecided = _sample(known, LABELED, random), _sample(undecided, SAMPLE, random)
+    known = np.sort(sample(known, LABELED, random))
+    undecided = np.sort(sample(undecided, SAMPLE, random))
     labeled, unlabeled = (
         torch.from_numpy(features[rows].astype(np.float32)) for rows in (known, undecided)
     )
@@ -92,10 +93,6 @@ def fit_head(
         return head, (counts / counts.sum()).numpy()
     fit = fit_mixture(labeled, targets, unlabeled, classes, options)
     return fit.head, fit.prior.double().numpy()
-
-
-def _sample(rows: Indices, most: int, random: np.random.Generator) -> Indices:
-    return rows if len(rows) <= most else np.sort(random.choice(rows, most, replace=False))
 
 
 def fit_live(

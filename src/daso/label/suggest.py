@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from daso.label.images import Flags, Floats, Indices
+from daso.label.images import Flags, Floats, Indices, sample
 from daso.label.typical import Clusters, typical_order
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ def far(situation: Situation) -> Iterator[Suggestion]:
     """
     free, decided = np.flatnonzero(situation.free), np.flatnonzero(situation.labels != -1)
     random = np.random.default_rng(len(decided))
-    if len(free) > CANDIDATES:
-        free = random.choice(free, CANDIDATES, replace=False)
-    if len(decided) > CANDIDATES:
-        decided = random.choice(decided, CANDIDATES, replace=False)
+    free, decided = sample(free, CANDIDATES, random), sample(decided, CANDIDATES, random)
     rows = situation.features[free].astype(np.float32)
     square = (rows**2).sum(1)
     nearest = np.full(len(free), np.inf, dtype=np.float32)
@@ -218,9 +215,7 @@ class _Border:
         if len(images) > most:
             best = np.argpartition(-worth, most)[:most]
             images, worth = images[best], worth[best]
-        known = np.flatnonzero(labels >= 0)
-        if len(known) > COMPARED:
-            known = np.random.default_rng(label).choice(known, COMPARED, replace=False)
+        known = sample(np.flatnonzero(labels >= 0), COMPARED, np.random.default_rng(label))
         rows, novelty = situation.unit[images], np.ones(len(images))
         if len(known) and len(images):
             novelty = np.clip((1 - (rows @ situation.unit[known].T).max(1)) / spacing, 0, 1)
