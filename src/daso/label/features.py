@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.data.images.decode import decode, read_header
 from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.data.images.layout import Layout, choose_layout
 from daso.errors import DataError
 from daso.files import read_arrays, save_arrays
-from daso.label.images import Embedding, Flags, Floats, Images, Progress
+from daso.label.images import Embedding, Flags, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
 from daso.nets.network import Encoder as OwnEncoder
@@ -130,14 +131,9 @@ def _layout(images: Images, random: np.random.Generator) -> Layout:
 
 def embed(images: Images, encoder: Encoder, progress: Progress | None = None) -> Embedding:
     """Compute the features of all images; those that cannot be read have none."""
-    count = len(images)
-    spread = np.arange(count)
-    if count > MOST_ROWS:
-        spread = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ROWS])
-    projection = None
-    done = 0
+    count, done = len(images), 0
+    spread = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ROWS])
     bad: list[int] = []
-    features: Floats | None = None
 
     def rows(chosen: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         nonlocal done
@@ -154,16 +150,13 @@ def embed(images: Images, encoder: Encoder, progress: Progress | None = None) ->
     parts = list(rows(spread))
     if not parts:
         raise DataError("none of the images can be read; look at them with daso data check")
+    project: Encode = nn.Identity()
     if not encoder.projected:
-        projection = Projection.fit(torch.cat([part for _, part in parts]), DIMENSIONS)
+        project = Projection.fit(torch.cat([part for _, part in parts]), DIMENSIONS)
+    features = np.zeros((count, project(parts[0][1]).shape[1]), dtype=np.float16)
     rest = np.setdiff1d(np.arange(count), spread)
-    for part in (parts, rows(rest)):
-        for numbers, found in part:
-            found = found if projection is None else projection(found)
-            if features is None:
-                features = np.zeros((count, found.shape[1]), dtype=np.float16)
-            features[numbers] = found.numpy()
-    assert features is not None
+    for numbers, found in itertools.chain(parts, rows(rest)):
+        features[numbers] = project(found).numpy()
     return Embedding(features, encoder.kind, tuple(sorted(bad)))
 
 
