@@ -38,17 +38,12 @@ def progress(decisions: Decisions, entries: Sequence[Entry]) -> dict[str, Any]:
         "labels": decisions.counts().tolist(),
         "by_round": labels_by_round(decisions.entries, decisions.names),
         "labels_per_minute": labels_per_minute(decisions.entries),
-        "rounds": rounds(entries),
+        "rounds": [
+            {"round": entry.round, **(entry.details or {})}
+            for entry in entries
+            if entry.action == "round"
+        ],
     }
-
-
-def rounds(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return the numbers of every finished training."""
-    return [
-        {"round": entry.round, **(entry.details or {})}
-        for entry in entries
-        if entry.action == "round"
-    ]
 
 
 def labels_by_round(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from functools import partial
 from importlib import resources
-from typing import Any, TypeGuard
 
 import anyio
 from anyio.to_thread import run_sync
@@ -21,7 +20,7 @@ from starlette.routing import Route
 
 from daso.data.images.encoded import WORKERS
 from daso.errors import DasoError, DataError
-from daso.files import plain
+from daso.files import Row, plain
 from daso.label.preparation import Preparation
 from daso.label.session import Session
 from daso.label.training import Trainer
@@ -52,51 +51,45 @@ class Api:
     ) -> None:
         self.session, self.pictures, self.trainer = session, pictures, trainer
         self.preparation = preparation
-        self._answered: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._answered: OrderedDict[str, Row] = OrderedDict()
         self._acting = threading.Lock()
         self._picture_threads = anyio.CapacityLimiter(WORKERS)
 
     # What the page asks for.
 
-    def state(self, request: Request) -> dict[str, Any]:
-        return self._state()
-
-    def _state(self) -> dict[str, Any]:
+    def state(self, request: Request | None = None) -> Row:
         return {
             **self.session.state(),
             "training": self.trainer.state(),
             "features": self.preparation.state(),
         }
 
-    def suggest(self, request: Request) -> dict[str, Any]:
+    def suggest(self, request: Request) -> Row:
         version = self.session.version  # first: images of later ones are asked for again
         images = self.session.suggest(_integer(request, "count", 24, 1, MOST_IMAGES))
         return {"version": version, "images": images}
 
-    def believed(self, request: Request) -> dict[str, Any]:
+    def believed(self, request: Request) -> Row:
         label = _text(request.query_params.get("label"), "label")
         start = _integer(request, "start", 0, 0, 10**9)
         return self.session.believed(label, start, _integer(request, "count", 48, 1, MOST_IMAGES))
 
-    def similar(self, request: Request) -> dict[str, Any]:
-        image, count = (
-            self._number(request, "image"),
-            _integer(request, "count", 48, 1, MOST_IMAGES),
-        )
-        return {"images": self.session.similar(image, count)}
+    def similar(self, request: Request) -> Row:
+        count = _integer(request, "count", 48, 1, MOST_IMAGES)
+        return {"images": self.session.similar(self._image(request), count)}
 
-    def doubtful(self, request: Request) -> dict[str, Any]:
+    def doubtful(self, request: Request) -> Row:
         return {"images": self.session.doubtful(_integer(request, "count", 48, 1, MOST_IMAGES))}
 
-    def describe(self, request: Request) -> dict[str, Any]:
-        return self.session.describe(self._number(request, "image"))
+    def describe(self, request: Request) -> Row:
+        return self.session.describe(self._image(request))
 
-    def progress(self, request: Request) -> dict[str, Any]:
+    def progress(self, request: Request) -> Row:
         return self.session.progress()
 
     async def picture(self, request: Request) -> Response:
         """Return the picture of an image as wide as asked; 1,536 pixels under ``/full``."""
-        image = self._number(request, "image")
+        image = self._image(request)
         side = _integer(request, "side", 1536, 1, 4096)
         made = await run_sync(self.pictures.picture, image, side, limiter=self._picture_threads)
         status, headers = (404, {}) if made.missing else (200, IMMUTABLE)
@@ -104,7 +97,7 @@ class Api:
 
     # What the page changes.
 
-    def act(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
+    def act(self, name: str, sent: Row) -> Row:
         """Do an action once, however often it is sent, and return the new state."""
         key = sent.get("action")
         if not isinstance(key, str) or not 8 <= len(key) <= 64:
@@ -116,61 +109,55 @@ class Api:
                 self._answered[key] = (None if is_done else ACTIONS[name](self, sent)) or {}
                 while len(self._answered) > MOST_REMEMBERED:
                     self._answered.popitem(last=False)
-            return {**self._state(), **self._answered[key]}
+            return {**self.state(), **self._answered[key]}
 
-    def assign(self, sent: dict[str, Any]) -> None:
+    def assign(self, sent: Row) -> None:
         images, label = self._images(sent), _text(sent.get("label"), "label")
         self.session.assign_many(images, label, _seconds(sent), key=sent["action"])
 
-    def none(self, sent: dict[str, Any]) -> None:
+    def none(self, sent: Row) -> None:
         self.session.none(*self._images(sent), key=sent["action"])
 
-    def skip(self, sent: dict[str, Any]) -> None:
+    def skip(self, sent: Row) -> None:
         self.session.skip(*self._images(sent), key=sent["action"])
 
-    def keep(self, sent: dict[str, Any]) -> None:
+    def keep(self, sent: Row) -> None:
         self.session.keep(*self._images(sent), key=sent["action"])
 
-    def undo(self, sent: dict[str, Any]) -> dict[str, Any]:
+    def undo(self, sent: Row) -> Row:
         count = sent.get("count", 1)
-        if not _is_integer(count) or not 1 <= count <= MOST_IMAGES:
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_IMAGES:
             raise DataError(f"count: an integer from 1 to {MOST_IMAGES} is needed")
         return {"undone": self.session.undo(count, sent["action"])["undone"]}
 
-    def add_class(self, sent: dict[str, Any]) -> None:
+    def add_class(self, sent: Row) -> None:
         self.session.add_class(_text(sent.get("name"), "name").strip(), sent["action"])
 
-    def compare(self, sent: dict[str, Any]) -> None:
+    def compare(self, sent: Row) -> None:
         self.preparation.repeat()
 
-    def train(self, sent: dict[str, Any]) -> None:
+    def train(self, sent: Row) -> None:
         self.trainer.start()
 
-    def cancel(self, sent: dict[str, Any]) -> None:
+    def cancel(self, sent: Row) -> None:
         self.trainer.cancel()
 
-    def _images(self, sent: dict[str, Any]) -> list[int]:
+    def _images(self, sent: Row) -> list[int]:
         images = sent.get("images")
         if not isinstance(images, list) or not 1 <= len(images) <= MOST_IMAGES:
             raise DataError(f"images: a list of 1 to {MOST_IMAGES} numbers is needed")
         for image in images:
-            self._check(image)
+            self.session.images.check(image)
         return list(dict.fromkeys(images))
 
-    def _number(self, request: Request, name: str) -> int:
-        text = request.path_params.get(name, request.query_params.get(name, ""))
-        image = _parsed(text, name)
-        self._check(image)
+    def _image(self, request: Request) -> int:
+        text = request.path_params.get("image", request.query_params.get("image", ""))
+        image = _parsed(text, "image")
+        self.session.images.check(image)
         return image
 
-    def _check(self, image: object) -> None:
-        if not _is_integer(image) or not 0 <= image < len(self.session.images):
-            raise DataError(
-                f"there is no such image; there are {len(self.session.images):,}, from 0"
-            )
 
-
-ACTIONS: dict[str, Callable[[Api, dict[str, Any]], dict[str, Any] | None]] = {
+ACTIONS: dict[str, Callable[[Api, Row], Row | None]] = {
     "assign": Api.assign,
     "none": Api.none,
     "skip": Api.skip,
@@ -255,16 +242,12 @@ def create_app(
     ]
     inner = Starlette(
         routes=routes,
-        exception_handlers={
-            DasoError: _explain,
-            HTTPException: _explain,
-            Exception: _apologize,
-        },
+        exception_handlers={DasoError: _explain, HTTPException: _explain, Exception: _apologize},
     )
     return Guard(inner, token, hosts, port, refused)
 
 
-async def _answer(answer: Callable[[Request], dict[str, Any]], request: Request) -> Response:
+async def _answer(answer: Callable[[Request], Row], request: Request) -> Response:
     return JSONResponse(plain(await run_sync(answer, request)))
 
 
@@ -287,10 +270,6 @@ async def _explain(request: Request, error: Exception) -> Response:
 async def _apologize(request: Request, error: Exception) -> Response:
     text = f"an error of daso itself ({type(error).__name__}); the terminal shows more"
     return JSONResponse({"error": text}, 500)
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _parsed(text: str, name: str) -> int:
@@ -317,7 +296,7 @@ def _text(value: object, name: str) -> str:
     return value
 
 
-def _seconds(sent: dict[str, Any]) -> float | None:
+def _seconds(sent: Row) -> float | None:
     """Return how long the person took; None if it was not said, or makes no sense."""
     value = sent.get("seconds")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 86_400:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -98,7 +98,7 @@ class Guard:
                 offered = request.query_params.get("token", offered)
         return hmac.compare_digest(offered.encode(), self.token.encode())
 
-    def _refuse_change(self, headers: Headers | Mapping[str, str]) -> Response | None:
+    def _refuse_change(self, headers: Headers) -> Response | None:
         scheme, _, origin = headers.get("origin", "").lower().partition("://")
         if scheme not in ("http", "https") or origin != headers["host"].lower():
             return _error(403, "a page of another origin may not change labels")
