@@ -23,7 +23,7 @@ from daso.label.images import Embedding, Images, Progress
 from daso.label.preparation import Preparation
 from daso.label.session import Session
 from daso.label.training import Trainer
-from daso.label.web.app import create_app
+from daso.label.web.app import Api, create_app
 from daso.label.web.server import bind, meant_hosts
 from daso.label.web.thumbnails import Thumbnails
 
@@ -121,17 +121,9 @@ class Served:
         listening = bind("127.0.0.1", self.port)
         self.port = listening.getsockname()[1]
         pictures = Thumbnails(images.read, images.name)
-        self.app = create_app(
-            self.session,
-            pictures,
-            self.token,
-            self.trainer,
-            self.preparation,
-            name=self.folder.name,
-            identity=str(len(images)),
-            hosts=meant_hosts("127.0.0.1", self.port),
-            port=self.port,
-        )
+        api = Api(self.session, pictures, self.trainer, self.preparation)
+        hosts = meant_hosts("127.0.0.1", self.port)
+        self.app = create_app(api, self.folder.name, str(len(images)), self.token, hosts, self.port)
         options = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 1}
         self._server = uvicorn.Server(uvicorn.Config(self.app, **options))
         self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)

@@ -171,29 +171,18 @@ ACTIONS: dict[str, Callable[[Api, Row], Row | None]] = {
 
 
 def create_app(
-    session: Session,
-    images: Thumbnails,
-    token: str,
-    trainer: Trainer,
-    preparation: Preparation,
-    *,
-    name: str,
-    identity: str,
-    hosts: Collection[str],
-    port: int,
+    api: Api, name: str, identity: str, token: str, hosts: Collection[str], port: int
 ) -> Guard:
     """Return the application.
 
     Args:
-        session, images, trainer, preparation: see ``Api``.
-        token: secret that the first address carries.
         name: of the data, for the page.
         identity: text that is another for other images, so that a browser sends nothing meant for
             those.
+        token: secret that the first address carries.
         hosts: the values of Host that are meant, with the port.
         port: on which the server listens.
     """
-    api = Api(session, images, trainer, preparation)
     templates = Environment(
         loader=PackageLoader("daso.label.web", "page"), autoescape=True, undefined=StrictUndefined
     )

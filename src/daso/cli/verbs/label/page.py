@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,13 +82,11 @@ def placed(command: LabelCommand) -> Place:
 
 def label(place: Place, data: LabelingData, journal: Journal, command: LabelCommand) -> None:
     """Serve the page until the process is asked to end; a training stops with a checkpoint."""
-    from starlette.types import ASGIApp
-
     from daso.label.images import Images
     from daso.label.preparation import Preparation
     from daso.label.session import Session
     from daso.label.training import Row, Trainer
-    from daso.label.web.app import create_app
+    from daso.label.web.app import Api, create_app
     from daso.label.web.server import serve
     from daso.label.web.thumbnails import Thumbnails
 
@@ -119,22 +118,10 @@ def label(place: Place, data: LabelingData, journal: Journal, command: LabelComm
     where = data.source.resolve()
     ends = f"{images.name(0)} {images.name(len(images) - 1)}"
     identity = hashlib.sha256(f"{where} {len(images)} {ends}".encode(errors="replace")).hexdigest()
-
-    def make(token: str, hosts: set[str], port: int) -> ASGIApp:
-        return create_app(
-            session,
-            Thumbnails(images.read, images.name),
-            token,
-            trainer,
-            preparation,
-            name=where.name,
-            identity=identity[:16],
-            hosts=hosts,
-            port=port,
-        )
-
+    api = Api(session, Thumbnails(images.read, images.name), trainer, preparation)
     try:
-        serve(make, command.host, command.port, tell, open_browser=command.open)
+        make_app = partial(create_app, api, where.name, identity[:16])
+        serve(make_app, command.host, command.port, tell, open_browser=command.open)
     finally:
         preparation.close()
         trainer.close()
