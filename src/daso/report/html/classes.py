@@ -27,6 +27,7 @@ def classes(run: Run) -> Row | None:
     metrics, origin_of_recall = quoted_metrics(run)
     adjusted = None if run.balanced_by else at(metrics, "logit_adjusted", "recall")
     pseudo, origin = pseudo_counts(run)
+    final = run.latest("pseudo_labels", "final")
     numbers = {
         "labeled": run.labeled_counts,
         "truth": vector(run.data.get("unlabeled_counts"), run.num_classes),
@@ -34,7 +35,8 @@ def classes(run: Run) -> Row | None:
         "recall": vector(metrics.get("recall"), run.num_classes),
         "adjusted": vector(adjusted, run.num_classes),
         "precision": vector(metrics.get("precision"), run.num_classes),
-        **_quality(run),
+        "pseudo_recall": vector(final.get("recall"), run.num_classes),
+        "pseudo_precision": vector(final.get("precision"), run.num_classes),
     }
     note = "Logarithmic" + (f"; pseudo-labels {origin}." if origin else ".")
     rows = _class_rows(run, numbers)
@@ -68,17 +70,6 @@ def pseudo_counts(run: Run) -> tuple[Array | None, str]:
     if len(steps) and total:
         return shares[-1] * total, f"by their shares before step {steps[-1]:,.0f}"
     return None, ""
-
-
-def _quality(run: Run) -> dict[str, Array | None]:
-    for row in reversed(run.evaluations()):
-        final = at(row, "pseudo_labels", "final")
-        if isinstance(final, dict):
-            return {
-                f"pseudo_{name}": vector(final.get(name), run.num_classes)
-                for name in ("recall", "precision")
-            }
-    return {}
 
 
 def _class_rows(run: Run, numbers: dict[str, Array | None]) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from daso.files import Row
-from daso.report.html.run import UNREADABLE, Run, section
+from daso.report.html.run import UNREADABLE, Run
 from daso.report.html.template import percent
 from daso.report.runs import Array, at, number, vector
 from daso.report.uncertainty import interval, is_wide
@@ -24,11 +24,8 @@ def quoted_metrics(run: Run) -> tuple[Row, str]:
         count = number(run.summary.get("evaluations")) or 1
         last = f"median of the last {count:.0f} evaluations" if count > 1 else "last evaluation"
         return median, f"the {last} of the moving-average network"
-    for row in reversed(run.evaluations()):
-        metrics = at(row, run.measured_on or "")
-        if isinstance(metrics, dict):
-            return metrics, "the latest evaluation of the moving-average network"
-    return {}, ""
+    metrics = run.latest(run.measured_on or "")
+    return metrics, "the latest evaluation of the moving-average network" if metrics else ""
 
 
 def confusion_counts(run: Run) -> Array | None:
@@ -81,7 +78,6 @@ def overview(run: Run) -> Row | None:
 
 
 def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> list[Row]:
-    adjusted = {} if run.balanced_by else section(metrics, "logit_adjusted")
     tiles = []
 
     def tile(name: str, value: Any, note: str) -> None:
@@ -89,8 +85,8 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
             tiles.append({"name": name, "value": percent(share), "note": note})
 
     def beside(name: str) -> str:
-        share = number(adjusted.get(name))
-        return "" if share is None else f"logit-adjusted {percent(share)}"
+        share = number(at(metrics, "logit_adjusted", name))
+        return "" if share is None or run.balanced_by else f"logit-adjusted {percent(share)}"
 
     notes = (f"± {100 * half:.1f}" if half else "", beside("balanced_accuracy"))
     tile("balanced accuracy", metrics.get("balanced_accuracy"), " · ".join(filter(None, notes)))
@@ -152,9 +148,9 @@ def _measured(
             more = len(missing) - MOST_NAMED
             names = ", ".join(missing[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
             lines.append(f"Classes without such images, not measured: {names}.")
-    best = section(run.summary, "best_on_holdout")
-    if (value := number(best.get("balanced_accuracy"))) is not None:
-        step = number(best.get("step")) or 0
+    best = at(run.summary, "best_on_holdout")
+    if (value := number(at(best, "balanced_accuracy"))) is not None:
+        step = number(at(best, "step")) or 0
         lines.append(
             f"The checkpoint that was best on the hold-out (step {step:,.0f}) scores a balanced "
             f"accuracy of {percent(value)} on the test images."

@@ -48,6 +48,11 @@ class Run(RunFolder):
                     return [f"class {k}" for k in range(len(recall))]
         return []
 
+    def latest(self, *path: str) -> Row:
+        """Return the newest object at *path* of the evaluations; {} if there is none."""
+        found = (at(row, *path) for row in reversed(self.evaluations()))
+        return next((one for one in found if isinstance(one, dict)), {})
+
     @property
     def believed_when(self) -> str:
         step = number(self.beliefs.get("step"))
@@ -62,12 +67,6 @@ class Run(RunFolder):
     @property
     def step(self) -> int:
         return int(self.rows[-1]["step"]) if self.rows else 0
-
-
-def section(value: Row, name: str) -> Row:
-    """Return the object at *name*; {} if it is missing."""
-    item = value.get(name)
-    return item if isinstance(item, dict) else {}
 
 
 def load_run(path: Path) -> Run:
