@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
@@ -13,7 +14,7 @@ import os
 import platform
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], quoting: int = 0) -> str:
+    """Return a table as CSV, by default with quotes only where they are needed."""
+    file = io.StringIO()
+    csv.writer(file, quoting=quoting, lineterminator="\n").writerows([columns, *rows])
+    return file.getvalue()
 
 
 def make_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from daso.data.journal.entries import Journal
 from daso.data.labeling.opened import LabelingData
 from daso.data.listing import Listing
 from daso.errors import DataError, OptionError, problems
-from daso.files import printable, write_atomically
+from daso.files import csv_text, printable, write_atomically
 
 SPLITS = {"train": "", "unlabeled": "", "validation": "val", "test": "test"}
 
@@ -81,14 +80,8 @@ def _paths(listing: Listing, folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(columns)
-    bad = []
-    for row in rows:
-        if printable(row[0]) != row[0]:
-            bad.append((printable(row[0]), "is not UTF-8"))
-        writer.writerow(row)
-    if bad:
+    rows = list(rows)
+    names = ((row[0], printable(row[0])) for row in rows)
+    if bad := [(shown, "is not UTF-8") for name, shown in names if name != shown]:
         raise DataError(problems(bad, f"{out}: names that a CSV file cannot hold", "Rename them"))
-    write_atomically(out, text.getvalue().encode())
+    write_atomically(out, csv_text(columns, rows, csv.QUOTE_ALL).encode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daso.files import csv_text
 from daso.report.compare.groups import Group, PairKey, Setting, group_runs
 from daso.report.compare.statistics import FEWEST_PAIRS, MISSING, Difference, holm, pair, spread
 from daso.report.data_changes import describe_changes
@@ -311,9 +310,7 @@ def _pipes(table: Sequence[Sequence[str]]) -> list[str]:
 
 def to_csv(compared: Sequence[Compared]) -> str:
     """Return one line per number or class recall and method, with all digits."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for one in compared:
         first = one.setting.first
         numbers: list[tuple[str, str, str | int, Value]] = [
@@ -325,8 +322,8 @@ def to_csv(compared: Sequence[Compared]) -> str:
         for group in one.setting.groups:
             for name, class_name, measure, value in numbers:
                 cells = _cells(one, group, measure, value)
-                writer.writerow((one.setting.title, group.name, name, class_name, *cells))
-    return file.getvalue()
+                rows.append((one.setting.title, group.name, name, class_name, *cells))
+    return csv_text(COLUMNS, rows)
 
 
 def _cells(one: Compared, group: Group, measure: str | int, value: Value) -> list[Any]:

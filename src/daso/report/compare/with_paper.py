@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from daso.files import write_text
+from daso.files import csv_text, write_text
 from daso.report.compare.statistics import MISSING, spread
+
+COLUMNS = (
+    *("row", "method", "column", "mean", "std", "seeds", "values", "paper_mean", "paper_std"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,15 @@ class Comparison:
 
     def to_csv(self) -> str:
         """Return one line per cell, with all digits."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ("row", "method", "column", "mean", "std", "seeds", "values", "paper_mean", "paper_std")
-        )
+        rows = []
         for label, method, entries in self.rows:
             for column, entry in zip(self.columns, entries, strict=True):
                 seeds, values = (
                     " ".join(map(str, part)) for part in (entry.values, entry.values.values())
                 )
                 paper = entry.paper or (None, None)
-                writer.writerow(
-                    (label, method, column, entry.mean, entry.std, seeds, values, *paper)
-                )
-        return file.getvalue()
+                rows.append((label, method, column, entry.mean, entry.std, seeds, values, *paper))
+        return csv_text(COLUMNS, rows)
 
     def to_latex(self) -> str:
         """Return a ``tabular`` with the published numbers in italics below each row."""

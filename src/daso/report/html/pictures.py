@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import itertools
 import shlex
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from daso.files import Row, printable
+from daso.files import Row, csv_text, printable
 from daso.report.html.run import Run
 from daso.report.wording import isolated
 
@@ -133,7 +132,7 @@ def label_next(run: Run) -> Row | None:
         rows.append(
             {"rank": rank + 1, "item": shown[place], "rarer": rarer, "reason": reason, **parts}
         )
-    table = to_csv(run, rows)
+    table = csv_text(COLUMNS, (_csv_row(run, row) for row in rows))
     # The classes of a benchmark's unlabeled images are known already.
     benchmark = all(row["item"]["truth"] >= 0 for row in rows)
     return {
@@ -190,31 +189,23 @@ def _summary(run: Run, rows: list[Row]) -> list[str]:
     return lines
 
 
-def to_csv(run: Run, rows: list[Row]) -> str:
-    """Return the images to label next as CSV; a spreadsheet finds no formula in it."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    labeled, names = run.labeled_counts, run.class_names
-    for row in rows:
-        item, rarer = row["item"], row["rarer"]
-        writer.writerow(
-            (
-                row["rank"],
-                "./" + item["file"] if item["file"].startswith(FORMULA) else item["file"],
-                item["index"],
-                item["source"],
-                *(f"{row[name]:.4f}" for name in PARTS),
-                _cell(names[item["linear"][0]]),
-                item["linear_probs"][0],
-                _cell(names[item["semantic"][0]]),
-                item["semantic_probs"][0],
-                _cell(names[rarer]),
-                "" if labeled is None else f"{labeled[rarer]:.0f}",
-                _cell(row["reason"]),
-            )
-        )
-    return file.getvalue()
+def _csv_row(run: Run, row: Row) -> tuple[Any, ...]:
+    """Return the values of ``COLUMNS``; a spreadsheet finds no formula in them."""
+    item, rarer, names, labeled = row["item"], row["rarer"], run.class_names, run.labeled_counts
+    return (
+        row["rank"],
+        "./" + item["file"] if item["file"].startswith(FORMULA) else item["file"],
+        item["index"],
+        item["source"],
+        *(f"{row[name]:.4f}" for name in PARTS),
+        _cell(names[item["linear"][0]]),
+        item["linear_probs"][0],
+        _cell(names[item["semantic"][0]]),
+        item["semantic_probs"][0],
+        _cell(names[rarer]),
+        "" if labeled is None else f"{labeled[rarer]:.0f}",
+        _cell(row["reason"]),
+    )
 
 
 def _cell(text: str) -> str:
