@@ -13,7 +13,8 @@ mean and standard deviation are drawn. Without names, runs are grouped by method
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,9 +49,11 @@ def as_groups(runs: Runs) -> Groups:
     return groups
 
 
-def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
+def _draw(make: Callable[[Groups], charts.Chart | None], runs: Runs, lack: str) -> Figure:
     from daso.report.figures.draw import draw
 
+    groups = as_groups(runs)
+    chart = make(groups)
     if chart is None:
         paths = ", ".join(str(run.path) for runs in groups.values() for run in runs)
         raise RunError(f"{paths}: {lack}")
@@ -60,25 +63,22 @@ def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
 def class_counts(run: OneRun) -> Figure:
     """Draw how many images of each class are labeled and, where known, unlabeled."""
     (one,) = _read(run)
-    return _draw(charts.class_counts(one), {"": [one]}, "no labeled images")
+    return _draw(lambda _: charts.class_counts(one), one, "no labeled images")
 
 
 def recall(runs: Runs) -> Figure:
     """Draw recall per class of complete runs, most labeled class first."""
-    groups = as_groups(runs)
-    return _draw(charts.recall(groups), groups, "not complete, or nothing was measured")
+    return _draw(charts.recall, runs, "not complete, or nothing was measured")
 
 
 def accuracy(runs: Runs) -> Figure:
     """Draw balanced accuracy over time."""
-    groups = as_groups(runs)
-    return _draw(charts.accuracy(groups), groups, "not evaluated yet, or nothing to measure on")
+    return _draw(charts.accuracy, runs, "not evaluated yet, or nothing to measure on")
 
 
 def over_threshold(runs: Runs) -> Figure:
     """Draw the share of pseudo-labels used over time."""
-    groups = as_groups(runs)
-    return _draw(charts.pseudo_labels_used(groups), groups, NO_PSEUDO_LABELS)
+    return _draw(charts.pseudo_labels_used, runs, NO_PSEUDO_LABELS)
 
 
 def rare_pseudo_labels(runs: Runs) -> Figure:
@@ -86,20 +86,19 @@ def rare_pseudo_labels(runs: Runs) -> Figure:
 
     Where the truth is known, it is relative to the share that it should have.
     """
-    groups = as_groups(runs)
-    return _draw(charts.rare_pseudo_labels(groups), groups, NO_PSEUDO_LABELS)
+    return _draw(charts.rare_pseudo_labels, runs, NO_PSEUDO_LABELS)
 
 
 def pseudo_label_bias(runs: OneRun | Sequence[OneRun]) -> Figure:
     """Draw the rare third's share of linear, semantic and final pseudo-labels."""
     members = _read(runs)
-    return _draw(charts.pseudo_label_bias(members), {"": members}, NO_PSEUDO_LABELS)
+    return _draw(lambda _: charts.pseudo_label_bias(members), members, NO_PSEUDO_LABELS)
 
 
 def pseudo_labels(runs: Runs, number: Literal["recall", "precision"] = "recall") -> Figure:
     """Draw recall or precision of the pseudo-labels per class at the end."""
-    groups, lack = as_groups(runs), "no pseudo-labels, or their truth is unknown"
-    return _draw(charts.pseudo_labels_by_class(groups, number), groups, lack)
+    chart = partial(charts.pseudo_labels_by_class, what=number)
+    return _draw(chart, runs, "no pseudo-labels, or their truth is unknown")
 
 
 def confusion(runs: OneRun | Sequence[OneRun]) -> Figure:
