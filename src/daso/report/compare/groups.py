@@ -20,6 +20,7 @@ PairKey = tuple[int, str]
 """A seed and a fingerprint of the data; runs with equal keys saw the same images and split."""
 DATA_OPTIONS = ("source", "size", "split")
 """Parts of a configuration that decide the data; runs that differ in them are not compared."""
+SIZES = ("labeled_counts", "unlabeled", "holdout_counts", "test_counts")
 IGNORED_OPTIONS = {"data", "skip_bad", "journal", "method", "train.seed", "train.device"}
 
 
@@ -138,12 +139,8 @@ def _data_values(run: RunFolder, source: str | None = None) -> dict[str, Any]:
 
 
 def _text(values: dict[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(_option_text(name.rpartition(".")[2], values.get(name)) for name in names)
-
-
-def _option_text(name: str, value: Any) -> str:
-    name = name.replace("_", "-")
-    return f"without --{name}" if value is None else f"{name} {value}"
+    short = ((name.rpartition(".")[2].replace("_", "-"), values.get(name)) for name in names)
+    return ", ".join(f"without --{n}" if v is None else f"{n} {v}" for n, v in short)
 
 
 def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
@@ -171,19 +168,14 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
     for values, members in by_data.values():
         title = Path(values["source"]).name
         title += f" ({_text(values, differing)})" if differing else ""
-        others = [s for s in settings if _alike(_data_values(s.first), values)]
         notes = [
             f"not compared with {other.title}, which is measured on other images: {'; '.join(told)}"
-            for other in others
-            if (told := describe_changes(other.first.data, members[0].data))
+            for other in settings
+            if _data_values(other.first, values["source"]) == values  # only the source differs
+            and (told := describe_changes(other.first.data, members[0].data))
         ]
         settings.append(_setting(title, members, notes))
     return settings
-
-
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two settings differ in their source only."""
-    return {**one, "source": ""} == {**other, "source": ""}
 
 
 def _setting(title: str, runs: Sequence[RunFolder], notes: list[str]) -> Setting:
@@ -201,7 +193,10 @@ def _setting(title: str, runs: Sequence[RunFolder], notes: list[str]) -> Setting
             differences = ", ".join(filter(None, differing))
             name = f"{method} ({differences})" if differences else method
             groups.append(Group(name, _by_seed(name, same_data, notes), kind))
-        notes += _data_notes([group for group in groups if group.kind == kind])
+        first, *others = (group for group in groups if group.kind == kind)
+        for group in others:
+            changes = describe_changes(first.first.data, group.first.data)
+            notes.append(f"{group.name}, against {first.name}: {'; '.join(changes)}")
     return Setting(
         title, tuple(groups), tuple(notes + _split_notes(groups) + _option_notes(groups))
     )
@@ -227,7 +222,8 @@ def _by_images(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     """
     parts: list[tuple[Any, dict[int, str], list[RunFolder]]] = []
     for run in runs:
-        sizes, seed, key = _sizes(run), run.config["train"]["seed"], data_key(run)
+        sizes, key = [run.data.get(name) for name in SIZES], data_key(run)
+        seed = run.config["train"]["seed"]
         found = (p for p in parts if p[0] == sizes and p[1].get(seed, key) == key)
         part = next(found, None)
         if part is None:
@@ -235,11 +231,6 @@ def _by_images(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
         part[1][seed] = key
         part[2].append(run)
     return [members for _, _, members in parts]
-
-
-def _sizes(run: RunFolder) -> list[Any]:
-    names = ("labeled_counts", "unlabeled", "holdout_counts", "test_counts")
-    return [run.data.get(name) for name in names]
 
 
 def _name_data(several: Sequence[Sequence[RunFolder]]) -> list[str]:
@@ -250,15 +241,6 @@ def _name_data(several: Sequence[Sequence[RunFolder]]) -> list[str]:
     if len(set(labels)) == len(labels):
         return labels
     return [f"{text}, {runs[0].path.name}" for text, runs in zip(labels, several, strict=True)]
-
-
-def _data_notes(groups: Sequence[Group]) -> list[str]:
-    first = groups[0]
-    return [
-        f"{group.name}, against {first.name}: "
-        f"{'; '.join(describe_changes(first.first.data, group.first.data))}"
-        for group in groups[1:]
-    ]
 
 
 def _split_notes(groups: Sequence[Group]) -> list[str]:
