@@ -25,14 +25,8 @@ LETTER = 7.6
 NAME_LENGTH = 24
 """Longer names are cut on the map."""
 OFFSETS = (
-    (4, ""),
-    (4, "end"),
-    (-13, "mid"),
-    (22, "mid"),
-    (-11, ""),
-    (20, ""),
-    (-11, "end"),
-    (20, "end"),
+    *((4, ""), (4, "end"), (-13, "mid"), (22, "mid")),
+    *((-11, ""), (20, ""), (-11, "end"), (20, "end")),
 )
 """Where a name may stand: down from its mark, and how it is aligned; the first is preferred."""
 
