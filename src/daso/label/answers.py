@@ -58,9 +58,7 @@ def similar(
     cosine = advice.unit @ advice.unit[image]
     cosine[image] = -2
     cosine[labels < UNDECIDED] = -2
-    count = min(count, len(cosine))
-    near = np.argpartition(-cosine, count - 1)[:count] if count > 0 else np.zeros(0, np.int64)
-    order = near[np.argsort(-cosine[near], kind="stable")]
+    order = np.argsort(-cosine, kind="stable")[:count]
     return [
         {
             "image": int(other),

@@ -54,7 +54,8 @@ def placed(command: LabelCommand) -> Place:
         RunError: the configuration of the run is damaged.
     """
     source, network, out = command.source, command.network, command.out
-    places = {**folders_of(command), "data": command.data, "cache": command.cache}
+    folders = folders_of(command)
+    places = {**folders, "data": command.data, "cache": command.cache}
     given = {name: str(place) for name, place in places.items() if place}
     path = Path(source).expanduser()
     words = tuple(shlex.split(command.train))
@@ -76,7 +77,6 @@ def placed(command: LabelCommand) -> Place:
     # Images that the page cannot read are left out of its trainings too.
     arguments = (source, *options, "--skip-bad", *words)
     rounds = out or Path("runs") / f"{path.resolve().name or 'data'}-label"
-    folders = folders_of(command)
     return Place(source, folders, command.data, None, None, arguments, network, rounds)
 
 

@@ -41,7 +41,7 @@ export class Suggested {
     this.loading = true;
     try {
       const told = await get("suggest", { count: this.asGrid ? Math.max(AHEAD, batchSize()) : AHEAD });
-      const first = this.queue.filter((one, at) => (one.kind === "back" || (at === 0 && !this.asGrid)) && (one.kind === "back" || this.open_(one)));
+      const first = this.queue.filter((one, at) => one.kind === "back" || (at === 0 && !this.asGrid && this.open_(one)));
       const known = new Set(first.map((one) => one.image));
       const next = told.images.filter((one) => !known.has(one.image) && this.open_(one));
       const before = this.current?.image;
@@ -118,7 +118,7 @@ export class Suggested {
   }
 
   bar() {
-    if (!this.actions?.isConnected && !this.actions) return;
+    if (!this.actions) return;
     const button = (kind, words, key, act, more = {}) => h("button", { type: "button", class: kind, "aria-keyshortcuts": key, onclick: act, ...more }, icon(more.mark), h("span", {}, words), cap(key));
     const guess = this.asGrid ? null : this.current?.guess;
     const chosen = this.grid.chosen.size;
@@ -199,7 +199,7 @@ export class Suggested {
       return;
     }
     const taken = this.grid.items.filter((item) => item.guess && (!this.grid.chosen.size || this.grid.chosen.has(item.image)));
-    const byGuess = Map.groupBy ? Map.groupBy(taken, (item) => item.guess) : group(taken);
+    const byGuess = group(taken);
     for (const [label, items] of byGuess) this.settle("assign", items.map((item) => item.image), label, this.seconds() / byGuess.size);
   }
 
