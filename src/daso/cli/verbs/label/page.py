@@ -13,6 +13,7 @@ from daso.cli.terminal.arguments import folders_of
 from daso.cli.terminal.counters import embedding_progress, tell
 from daso.cli.verbs.label.command import LabelCommand
 from daso.errors import DataError, OptionError, flag
+from daso.files import Row
 
 if TYPE_CHECKING:  # wrong options need no torch
     from daso.data.journal import Journal
@@ -85,7 +86,7 @@ def label(place: Place, data: LabelingData, journal: Journal, command: LabelComm
     from daso.label.images import Images
     from daso.label.preparation import Preparation
     from daso.label.session import Session
-    from daso.label.training import Row, Trainer
+    from daso.label.training import Trainer
     from daso.label.web.app import Api, create_app
     from daso.label.web.server import serve
     from daso.label.web.thumbnails import Thumbnails
