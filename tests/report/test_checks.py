@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -131,12 +132,8 @@ def test_t_dist_is_not_judged_where_it_has_no_say_or_labels_are_balanced() -> No
     fixed = watched(options={"dist_temperature": 1.5, "blend": "fixed"})
     assert warnings_of(fixed, lambda step: evaluation(step, final=REVERSED, test=GOOD)) == []
     even = np.full(4, 0.25)
-    assert (
-        warnings_of(
-            watched(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even, test=GOOD)
-        )
-        == []
-    )
+    balanced = watched(even, {"dist_temperature": 0.3})
+    assert warnings_of(balanced, lambda step: evaluation(step, final=even, test=GOOD)) == []
 
 
 def test_a_classifier_that_does_not_know_the_rare_classes_is_not_trusted() -> None:
@@ -222,38 +219,28 @@ def test_distance_is_the_share_that_would_have_to_change() -> None:
     assert distance(np.array([0.54, 0.46]), np.array([0.5, 0.5])) == pytest.approx(0.04)
 
 
+def measuring(part: str, recall: list[float | None]) -> Callable[[int], Row]:
+    """Return a function that makes the row of an evaluation with these recalls."""
+    return lambda step: {"event": "evaluate", "step": step, part: {"recall": recall}}
+
+
 def test_an_uncertain_measure_against_a_simulation() -> None:
     images, recall = np.array([40, 10, 4]), np.array([0.9, 0.7, 0.5])
     run = watched(LABELED[:3], measured={"holdout": images})
-    (warning,) = warnings_of(
-        run, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}}
-    )
+    measured = measuring("holdout", recall.tolist())
+    (warning,) = warnings_of(run, measured)
     random = np.random.default_rng(0)
     balanced = (random.binomial(images, recall, (20_000, 3)) / images).mean(1)
     half = interval(recall, images.astype(float))
     assert half == pytest.approx(1.96 * balanced.std(), abs=0.03)
     assert half > WIDE
     assert "54 held-out images (4 of a class at least)" in warning["message"]
-    (own,) = warnings_of(
-        replace(run, drawn=False),
-        lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}},
-    )
+    (own,) = warnings_of(replace(run, drawn=False), measured)
     assert "daso validate" in own["advice"]
     assert "daso validate" not in warning["advice"]  # which refuses what is drawn from a larger set
-    assert (
-        warnings_of(
-            replace(run, fold=True),
-            lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}},
-        )
-        == []
-    )
+    assert warnings_of(replace(run, fold=True), measured) == []
     plenty = watched(LABELED[:3], measured={"holdout": 100 * images})
-    assert (
-        warnings_of(
-            plenty, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": [0.9] * 3}}
-        )
-        == []
-    )
+    assert warnings_of(plenty, measuring("holdout", [0.9] * 3)) == []
 
 
 def test_what_is_said_of_few_images_at_the_start_cannot_be_contradicted_at_the_end() -> None:
@@ -263,18 +250,13 @@ def test_what_is_said_of_few_images_at_the_start_cannot_be_contradicted_at_the_e
     assert last is not None
     assert last < WIDE < first
     run = watched(LABELED[:3], measured={"test": images})
-    rows = warnings_of(
-        run, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [0.3] * 3}}
-    )
-    assert rows == []
+    assert warnings_of(run, measuring("test", [0.3] * 3)) == []
 
 
 def test_a_perfect_recall_of_few_images_is_no_certainty_and_unmeasured_classes_are_left_out() -> (
     None
 ):
     run = watched(LABELED[:3], measured={"test": [3, 3, 0]})
-    (warning,) = warnings_of(
-        run, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [1.0, 1.0, None]}}
-    )
+    (warning,) = warnings_of(run, measuring("test", [1.0, 1.0, None]))
     assert warning["kind"] == "uncertain measure"
     assert "6 test images (3 of a class at least)" in warning["message"]

@@ -82,6 +82,11 @@ def printed(value: object) -> str:
     return f"{100 * value:.1f}" if known else "-"  # type: ignore[operator]
 
 
+def cells_of(line: str) -> list[str]:
+    """Return the cells of a row of a Markdown table."""
+    return re.split(r" *\| *", line)[1:-1]
+
+
 def table(text: str) -> dict[str, list[str]]:
     """Return rows of the terminal's tables: their cells by the first one."""
     rows = (re.split(r"\s{2,}", line.strip()) for line in text.splitlines())
@@ -158,24 +163,16 @@ def test_a_number_is_the_same_wherever_it_is_stated(
     status, compared = say("compare", run, "--out", tmp_path / "compared")
     assert status == 0, compared
     for row in csv.DictReader((tmp_path / "compared" / "comparison.csv").open()):
-        quantity = {
-            "balanced accuracy": "balanced accuracy 0",
-            "accuracy": "accuracy 0",
-            "calibration error": "calibration error 0",
-        }.get(row["number"], row["number"])
+        quantity = row["number"] + (" 0" if row["number"] in names else "")
         quantity += f" of {row['class']}" if row["class"] else ""
-        stated.add(
-            quantity, "comparison.csv", printed(float(row["mean"]) / 100 if row["mean"] else None)
-        )
-    lines = [
-        re.split(r" *\| *", line)[1:-1]
-        for line in (tmp_path / "compared" / "comparison.md").read_text().splitlines()
-        if line.startswith("| ")
-    ]
+        mean = float(row["mean"]) / 100 if row["mean"] else None
+        stated.add(quantity, "comparison.csv", printed(mean))
+    markdown = (tmp_path / "compared" / "comparison.md").read_text()
+    lines = [cells_of(line) for line in markdown.splitlines() if line.startswith("| ")]
     for name, cell in zip(lines[0], lines[1], strict=True):
         if name in names:
             stated.add(f"{name} 0", "comparison.md", cell)
-    assert "holdout images" not in compared + (tmp_path / "compared" / "comparison.md").read_text()
+    assert "holdout images" not in compared + markdown
     row = result_row(folder)
     stated.add("balanced accuracy 0", "results", f"{row['balanced_accuracy']:.1f}")
     told = result(run)
@@ -198,29 +195,22 @@ def test_a_number_is_the_same_wherever_it_is_stated(
     stated.find("temperature", "card", r"the temperature ([\d.]+),", card)
     stated.find("fitted on", "card", r"fitted on (\d+) ", card)
     with safe_open(run / "model.safetensors", framework="numpy") as file:
-        facts = {
-            k: json.loads(v)
-            for k, v in file.metadata().items()
-            if k in ("temperature", "labeled_counts", "step")
-        }
+        facts = file.metadata()
     if "temperature" in stated.texts:
-        stated.add("temperature", "metadata", f"{facts['temperature']:.3f}")
+        stated.add("temperature", "metadata", f"{json.loads(facts['temperature']):.3f}")
+    labeled = json.loads(facts["labeled_counts"])
     counts = read_json(run / "confusion.json")["counts"]
     for k, name in enumerate(CLASSES):
         stated.add(f"recall of {name}", "terminal", rows[name][1])
         stated.add(f"precision of {name}", "terminal", rows[name][2])
         stated.add(f"precision of {name}", "summary.json", printed(median["precision"][k]))
         stated.add(f"recall of {name}", "summary.json", printed(median["recall"][k]))
-        (cells,) = [
-            re.split(r" *\| *", line)[1:-1]
-            for line in card.splitlines()
-            if line.startswith(f"| {name} |")
-        ]
+        (cells,) = [cells_of(row) for row in card.splitlines() if row.startswith(f"| {name} |")]
         stated.add(f"tested images of {name}", "card", cells[4])
         stated.add(f"tested images of {name}", "confusion.json", str(sum(counts[k])))
         stated.add(f"tested images of {name}", "data.json", str(folder.data[f"{on}_counts"][k]))
         stated.add(f"labels of {name}", "card", cells[1])
-        stated.add(f"labels of {name}", "metadata", str(facts["labeled_counts"][k]))
+        stated.add(f"labels of {name}", "metadata", str(labeled[k]))
         stated.add(f"labels of {name}", "terminal", rows[name][0])
         stated.add(f"deployed recall of {name}", "card", cells[2] or "-")
         stated.add(f"deployed recall of {name}", "--json", printed(numbers["recall"][k]))
