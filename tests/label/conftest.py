@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -150,6 +151,15 @@ class Served:
     def labels(self) -> dict[str, str | None]:
         """The decisions of the journal on disk."""
         return {n: e.label for n, e in Journal.read(self.journal.path).decisions().items()}
+
+
+def client_of(served: Served) -> httpx.Client:
+    """Return a client that asks as the page does."""
+    base = f"http://127.0.0.1:{served.port}"
+    client = httpx.Client(base_url=base, trust_env=False, timeout=60)
+    client.headers.update({"origin": base, "x-daso-token": served.token})
+    client.get("/", params={"token": served.token}).raise_for_status()
+    return client
 
 
 @contextlib.contextmanager

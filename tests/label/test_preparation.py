@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from label.conftest import Served, pixel_features
+from label.conftest import Served, client_of, pixel_features
 
 from daso.data.labeling import open_for_labeling
 from daso.errors import DataError
@@ -57,10 +56,7 @@ def served(serve: Callable[..., Served], photos: Path, gate: Gate) -> Served:
 @pytest.fixture
 def ask(served: Served) -> Callable[..., Any]:
     """Return a function that asks as the page does and returns the answer."""
-    base = f"http://127.0.0.1:{served.port}"
-    client = httpx.Client(base_url=base, trust_env=False, timeout=60)
-    client.headers.update({"origin": base, "x-daso-token": served.token})
-    client.get("/", params={"token": served.token}).raise_for_status()
+    client = client_of(served)
 
     def send(path: str, **sent: Any) -> Any:
         if not sent:
