@@ -80,10 +80,10 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], quoting: int = 0) -> str:
-    """Return a table as CSV, by default with quotes only where they are needed."""
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], **style: Any) -> str:
+    """Return a table as CSV; *style* are options of ``csv.writer``."""
     file = io.StringIO()
-    csv.writer(file, quoting=quoting, lineterminator="\n").writerows([columns, *rows])
+    csv.writer(file, **style, lineterminator="\n").writerows([columns, *rows])
     return file.getvalue()
 
 

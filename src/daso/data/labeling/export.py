@@ -84,4 +84,4 @@ def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     names = ((row[0], printable(row[0])) for row in rows)
     if bad := [(shown, "is not UTF-8") for name, shown in names if name != shown]:
         raise DataError(problems(bad, f"{out}: names that a CSV file cannot hold", "Rename them"))
-    write_atomically(out, csv_text(columns, rows, csv.QUOTE_ALL).encode())
+    write_atomically(out, csv_text(columns, rows, quoting=csv.QUOTE_ALL).encode())
