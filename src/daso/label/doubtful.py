@@ -41,7 +41,7 @@ class LabelDoubt:
 
 
 def doubtful_labels(
-    features: Floats, unit: Floats, labels: Indices, classes: int, seed: int = 0
+    features: Floats, unit: Floats, labels: Indices, classes: int
 ) -> list[LabelDoubt]:
     """Return the labeled images that are predicted to be of another class, most doubtful first.
 
@@ -56,7 +56,7 @@ def doubtful_labels(
     own = labels[rows]
     if len(rows) < 3 or len(np.unique(own)) < 2:
         return []
-    chances = _held_out(features[rows], own, classes, seed)
+    chances = _held_out(features[rows], own, classes)
     agree, count = _agreement(unit[rows], own)
     place = np.arange(len(rows))
     guess = chances.argmax(1)
@@ -76,9 +76,9 @@ def doubtful_labels(
     ]
 
 
-def _held_out(features: Floats, labels: Indices, classes: int, seed: int) -> Floats:
+def _held_out(features: Floats, labels: Indices, classes: int) -> Floats:
     """Return probabilities (n, K) of labeled images by heads that have not seen their labels."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     fold = random.permutation(len(labels)) % min(FOLDS, len(labels))
     rows = torch.from_numpy(features.astype(np.float32))
     targets = torch.from_numpy(labels)

@@ -38,7 +38,7 @@ DIMENSIONS = 128
 HEADERS = 500
 """Images whose size and color decide how all are decoded."""
 BATCH = 64
-FORMAT = 1
+FORMAT, SEED = 1, 0
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def of_backbone(backbone: Backbone, options: TrainOptions, count: int = 0) -> En
     return Encoder(backbone.name, layout, network, False, backbone.describe())
 
 
-def of_patches(images: Images, progress: Progress | None = None, seed: int = 0) -> Encoder:
+def of_patches(images: Images, progress: Progress | None = None) -> Encoder:
     """Return an encoder of image patches, learned from some of the images without labels."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     layout = _layout(images, random)
     sample = random.permutation(len(images))[:IMAGES]
     decoded = []
@@ -104,8 +104,8 @@ def of_patches(images: Images, progress: Progress | None = None, seed: int = 0) 
         raise DataError("none of the images can be read; look at them with daso data check")
     channels, height, width = decoded[0].shape[1:]
     encoder = PatchEncoder(channels, geometries(height, width)).eval()
-    encoder.learn(map(torch.from_numpy, decoded), torch.Generator().manual_seed(seed))
-    about = {"patches": [channels, height, width, seed, encoder.dim, *SIZES, FILTERS]}
+    encoder.learn(map(torch.from_numpy, decoded), torch.Generator().manual_seed(SEED))
+    about = {"patches": [channels, height, width, SEED, encoder.dim, *SIZES, FILTERS]}
     return Encoder("image patches, without a network", layout, encoder, False, about)
 
 

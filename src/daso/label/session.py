@@ -194,11 +194,9 @@ class Session:
 
     # What a person does.
 
-    def assign(
-        self, image: int, label: str, seconds: float | None = None, key: str | None = None
-    ) -> Answer:
+    def assign(self, image: int, label: str, seconds: float | None = None) -> Answer:
         """Give an image a class; it may have had another."""
-        return self.assign_many([image], label, seconds, key)
+        return self.assign_many([image], label, seconds)
 
     def assign_many(
         self,

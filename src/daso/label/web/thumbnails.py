@@ -20,6 +20,8 @@ SIDES = (96, 192, 384, 768, 1536)
 """Largest sides of pictures in pixels; a page asks for one and gets the next of these."""
 LOSSLESS = 64
 """Side in pixels up to which pictures are PNG files."""
+LINE = 38
+"""Letters of a line of a text that stands for a picture."""
 CACHE_BYTES = 128 << 20
 """Memory for pictures that may be asked for again."""
 
@@ -107,9 +109,9 @@ def placeholder(name: str, reason: str) -> Picture:
     return Picture(svg.encode(), "image/svg+xml", missing=True)
 
 
-def _wrapped(text: str, width: int = 38, most: int = 3) -> list[str]:
-    """Break a text, which may be a path without blanks, into a few lines; the end is kept."""
+def _wrapped(text: str) -> list[str]:
+    """Break a text, which may be a path without blanks, into three lines; the end is kept."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    if len(text) > width * most:
-        text = "…" + text[-(width * most - 1) :]
-    return [text[start : start + width] for start in range(0, len(text), width)]
+    if len(text) > 3 * LINE:
+        text = "…" + text[-(3 * LINE - 1) :]
+    return [text[start : start + LINE] for start in range(0, len(text), LINE)]
