@@ -67,7 +67,7 @@ class Trainer:
 
     def rounds(self) -> list[Path]:
         """Return the folders of the rounds, the oldest first."""
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        there = self.folder.glob("round-*")
         return sorted((path for path in there if path.is_dir() and _number(path)), key=_number)
 
     def state(self) -> Row:

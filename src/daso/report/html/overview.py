@@ -91,11 +91,12 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
     notes = (f"± {100 * half:.1f}" if half else "", beside("balanced_accuracy"))
     tile("balanced accuracy", metrics.get("balanced_accuracy"), " · ".join(filter(None, notes)))
     tile("accuracy", metrics.get("accuracy"), beside("accuracy"))
-    rare = len(run.groups["few"])
+    rare, often = len(run.groups["few"]), len(run.groups["many"])
+    frequent = "most frequent class" if often == 1 else f"{often} most frequent classes"
     tile(
         "recall, rarest class" if rare == 1 else f"recall, {rare} rarest classes",
         metrics.get("recall_few"),
-        f"{_frequent(len(run.groups['many']))}: {percent(number(metrics.get('recall_many')))}",
+        f"{frequent}: {percent(number(metrics.get('recall_many')))}",
     )
     if recall is not None:
         worst = int(np.nanargmin(recall))
@@ -117,10 +118,6 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
     error = metrics.get("calibration_error")
     tile("calibration error", error, " · ".join(filter(None, notes)))
     return tiles
-
-
-def _frequent(classes: int) -> str:
-    return "most frequent class" if classes == 1 else f"{classes} most frequent classes"
 
 
 def _measured(

@@ -12,6 +12,7 @@ import numpy as np
 
 from daso.files import Row, csv_text, printable
 from daso.report.html.run import Run
+from daso.report.runs import at
 from daso.report.wording import isolated
 
 GALLERIES = ("disagreeing", "confident", "uncertain")
@@ -56,13 +57,9 @@ def items(run: Run) -> list[Row]:
         if len(owners) != len(files):
             raise ValueError(f"{len(files)} thumbnails of {len(owners)} images")
     thumbs = {owner: number for number, owner in enumerate(owners)}
-    paths, labeled_paths = (
-        value if isinstance(value := run.beliefs.get(key), dict) else {}
-        for key in ("paths", "labeled_paths")
-    )
 
-    def labeled_path(n: int) -> str:
-        return printable(str(labeled_paths.get(str(n), "")))
+    def path(kind: str, n: int) -> str:
+        return str(at(run.beliefs, kind, str(n)) or "")
 
     shown = []
     for place, row in enumerate(arrays["shown.place"].tolist()):
@@ -71,7 +68,7 @@ def items(run: Run) -> list[Row]:
             *(arrays[f"shown.{n}"][place].tolist() for n in ("near", "near_label", "near_cosine")),
             strict=True,
         )
-        file = str(paths.get(str(index), ""))
+        file = path("paths", index)
         item = {
             "index": index,
             "source": int(arrays["pool.source"][row]),
@@ -86,7 +83,7 @@ def items(run: Run) -> list[Row]:
             "confidence": round(float(arrays["pool.confidence"][row]), DIGITS),
             "truth": int(arrays["pool.truth"][row]),
             "near": [
-                [label, thumbs.get((1, n), -1), round(cos, 3), labeled_path(n)]
+                [label, thumbs.get((1, n), -1), round(cos, 3), printable(path("labeled_paths", n))]
                 for n, label, cos in neighbors
                 if n >= 0
             ],
