@@ -1,7 +1,7 @@
 // Check labels: labels that the others contradict, with keep or change.
 
 import { get, outbox } from "./api.js";
-import { blank, cap, h, icon, images, picture, preload, say } from "./dom.js";
+import { blank, cap, h, images, picture, preload, say, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { suggest } from "./panel.js";
 import { decide, keyOf, store } from "./store.js";
@@ -48,7 +48,7 @@ export class Check {
     suggest(one?.label ?? null);
     if (!one)
       return this.root.replaceChildren(notYet() ?? (this.loaded
-        ? blank("check", "No label is in doubt", "Neither the model, trained without each label in turn, nor the neighbors contradict a label. Look here again after more labels.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images"))
+        ? blank("check", "No label is in doubt", "Neither the model, trained without each label in turn, nor the neighbors contradict a label. Look here again after more labels.", toSuggested())
         : blank("wait", "Checking the labels", "Every label is compared with what the others say about its image.")));
     const told = await get(`image/${one.image}`).catch(() => ({}));
     if (one !== this.queue[0] || !this.root.isConnected) return;
@@ -61,11 +61,11 @@ export class Check {
         h("div", {}, h("div", { class: "versus" }, h("p", {}, h("small", {}, "labeled"), h("strong", {}, h("bdi", {}, one.label))), h("p", {}, h("small", {}, "the others say"), h("strong", {}, h("bdi", {}, one.guess)))),
           facts({ ...told, kind: "doubt", reason: one.reason, beliefs: [] }, (label) => this.assign(label)))),
       h("div", { class: "actionbar" },
-        h("button", { type: "button", class: "primary", "aria-keyshortcuts": "Enter", onclick: () => this.enter() }, icon("check"), h("span", {}, "Keep ", h("bdi", {}, one.label)), cap("Enter")),
+        tool("check", ["Keep ", h("bdi", {}, one.label)], "Enter", () => this.enter(), { class: "primary" }),
         h("button", { type: "button", class: "second", "aria-keyshortcuts": key, onclick: () => this.assign(one.guess) }, h("span", {}, "Change to ", h("bdi", {}, one.guess)), cap(key)),
-        h("button", { type: "button", "aria-keyshortcuts": "s", onclick: () => this.skip() }, icon("skip"), "Skip", cap("S")),
-        h("button", { type: "button", "aria-keyshortcuts": "n", onclick: () => this.none() }, icon("none"), "None of these", cap("N")),
-        h("button", { type: "button", "aria-keyshortcuts": "u", disabled: !store.state?.undoable, onclick: () => this.app.undo() }, icon("undo"), "Undo", cap("U"))));
+        tool("skip", "Skip", "S", () => this.skip()),
+        tool("none", "None of these", "N", () => this.none()),
+        tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable })));
     preload(this.queue.slice(1, 5).map((next) => next.image), BIG);
     say(`Labeled ${one.label}; the others say ${one.guess}. ${one.reason}`);
   }

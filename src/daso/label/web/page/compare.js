@@ -1,7 +1,7 @@
 // How far the comparison of the images is: a bar until it is done, or what went wrong.
 
 import { outbox } from "./api.js";
-import { blank, count, h, icon, percent, say, toast } from "./dom.js";
+import { blank, count, h, icon, percent, say, toSuggested, toast } from "./dom.js";
 import { store } from "./store.js";
 
 const place = document.getElementById("compared");
@@ -9,7 +9,7 @@ const place = document.getElementById("compared");
 // What a view shows that needs the comparison, before it is there.
 export function notYet() {
   if (store.state.compared) return null;
-  const label = h("a", { class: "button primary", href: "#suggested" }, "Label images");
+  const label = toSuggested("Label images");
   return store.state.features.state === "failed"
     ? blank("cross", "The images could not be compared", "The note above says why. Labeling goes on without it.", label)
     : blank("wait", "Your images are being compared", "This view opens by itself when that is done. Labeling goes on meanwhile.", label);

@@ -1,7 +1,7 @@
 // Confirm a class: images believed to be of one class, surest first; what is wrong is clicked away.
 
 import { get } from "./api.js";
-import { blank, cap, count, h, icon, images, preload, say } from "./dom.js";
+import { blank, count, h, images, preload, say, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
@@ -67,7 +67,7 @@ export class Confirm {
     suggest(this.label);
     if (!this.label || !this.loaded) {
       const cold = classes().length === 0;
-      return this.root.replaceChildren(cold ? blank("plus", "There is no class yet", "Name the first class with +, and label some suggested images. Then whole classes can be confirmed here.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images")) : blank("wait", "Looking for images", "A moment."));
+      return this.root.replaceChildren(cold ? blank("plus", "There is no class yet", "Name the first class with +, and label some suggested images. Then whole classes can be confirmed here.", toSuggested()) : blank("wait", "Looking for images", "A moment."));
     }
     // What was clicked away stays so when images of the same class come again, as after an undo.
     const same = this.drawn === this.label, marks = this.grid.chosen;
@@ -100,7 +100,7 @@ export class Confirm {
     const cold = store.state && classes().filter((one) => one.labels).length < 2;
     const next = this.next();
     return cold
-      ? blank("typical", "The model knows too little yet", "It guesses once two classes have a label each. Label some suggested images first.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images"))
+      ? blank("typical", "The model knows too little yet", "It guesses once two classes have a label each. Label some suggested images first.", toSuggested())
       : blank("check", "Nothing more to confirm", `No undecided image is believed to be of this class${this.rejected().size ? "; the ones you clicked away are left for the other views" : ""}.`, next ? h("button", { type: "button", class: "primary", onclick: () => this.choose(next) }, "Next class: ", h("bdi", {}, next)) : null);
   }
 
@@ -119,11 +119,11 @@ export class Confirm {
     if (!this.actions) return;
     const wrong = this.grid.chosen.size, right = this.grid.items.length - wrong, next = this.next();
     this.actions.replaceChildren(
-      h("button", { type: "button", class: "primary", "aria-keyshortcuts": "Enter", onclick: () => this.enter() }, icon("check"), h("span", {}, right ? `Confirm ${right} as ` : "None of them is ", h("bdi", {}, this.label)), cap("Enter")),
+      tool("check", [right ? `Confirm ${right} as ` : "None of them is ", h("bdi", {}, this.label)], "Enter", () => this.enter(), { class: "primary" }),
       h("span", { class: "note", role: "status" }, wrong ? `${count(wrong)} clicked away; they stay undecided` : ""),
-      h("button", { type: "button", "aria-keyshortcuts": "f", onclick: () => this.app.like() }, icon("like"), "More like this", cap("F")),
-      h("button", { type: "button", "aria-keyshortcuts": "u", disabled: !store.state?.undoable, onclick: () => this.app.undo() }, icon("undo"), "Undo", cap("U")),
-      ...(next ? [h("button", { type: "button", "aria-keyshortcuts": "s", onclick: () => this.skip() }, icon("skip"), h("span", {}, "Next: ", h("bdi", {}, next)), cap("S"))] : []));
+      tool("like", "More like this", "F", () => this.app.like()),
+      tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable }),
+      ...(next ? [tool("skip", ["Next: ", h("bdi", {}, next)], "S", () => this.skip())] : []));
   }
 
   enter() {

@@ -47,6 +47,12 @@ export const icon = (name) =>
 
 export const cap = (key) => (key ? h("kbd", { "aria-hidden": "true" }, key) : null);
 
+// A button of the bar below a view, with the key that does the same.
+export const tool = (mark, words, key, onclick, more = {}) =>
+  h("button", { type: "button", "aria-keyshortcuts": key, onclick, ...more }, icon(mark), h("span", {}, words), cap(key));
+
+export const toSuggested = (words = "Suggested images") => h("a", { class: "button primary", href: "#suggested" }, words);
+
 const stamp = body.dataset.stamp;
 export const address = (image, side) => `/thumb/${image}?side=${Math.round(side * Math.min(2, devicePixelRatio || 1))}&v=${stamp}`;
 

@@ -1,7 +1,7 @@
 // More like this: the images nearest to one, to find the rest of a rare class.
 
 import { get } from "./api.js";
-import { blank, cap, h, icon, images, picture, preload, say } from "./dom.js";
+import { blank, cap, h, icon, images, picture, preload, say, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { keyOf, decide, store } from "./store.js";
@@ -19,7 +19,7 @@ export class Similar {
     this.root = root;
     const image = argument === undefined ? this.image : Number(argument);
     if (image === null || !Number.isInteger(image))
-      return root.replaceChildren(blank("like", "Start from an image", "Press F at any image, or double-click one in a grid. The nearest ones by the model's features come here.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images")));
+      return root.replaceChildren(blank("like", "Start from an image", "Press F at any image, or double-click one in a grid. The nearest ones by the model's features come here.", toSuggested()));
     const waiting = notYet();
     if (waiting) root.replaceChildren(waiting);
     else this.load(image);
@@ -40,7 +40,7 @@ export class Similar {
       this.target = told.label ?? told.guess ?? this.target;
       this.draw(near.images.filter((one) => !store.decided.has(one.image) || one.label));
     } catch (error) {
-      this.root.replaceChildren(blank("cross", "That image is not here", error.message, h("a", { class: "button primary", href: "#suggested" }, "Suggested images")));
+      this.root.replaceChildren(blank("cross", "That image is not here", error.message, toSuggested()));
     }
   }
 
@@ -69,9 +69,9 @@ export class Similar {
     const chosen = this.grid.chosen.size, target = this.target;
     this.actions.replaceChildren(...[
       h("button", { type: "button", class: "primary", disabled: !chosen || !target, "aria-keyshortcuts": "Enter", onclick: () => this.enter() }, icon("check"), h("span", {}, chosen ? `Label ${chosen} as ` : "Choose images of ", h("bdi", {}, target ?? "a class")), cap(chosen && target ? "Enter" : keyOf(target))),
-      h("button", { type: "button", "aria-keyshortcuts": "n", onclick: () => this.none() }, icon("none"), "None of these", cap("N")),
-      h("button", { type: "button", "aria-keyshortcuts": "f", onclick: () => this.app.like() }, icon("like"), "Like the marked one", cap("F")),
-      h("button", { type: "button", "aria-keyshortcuts": "u", disabled: !store.state?.undoable, onclick: () => this.app.undo() }, icon("undo"), "Undo", cap("U")),
+      tool("none", "None of these", "N", () => this.none()),
+      tool("like", "Like the marked one", "F", () => this.app.like()),
+      tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable }),
     ]);
   }
 

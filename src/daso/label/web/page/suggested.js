@@ -1,7 +1,7 @@
 // Suggested: the images whose labels help most, one after another or as a grid.
 
 import { get } from "./api.js";
-import { blank, cap, count, h, icon, images, percent, picture, preload, say } from "./dom.js";
+import { blank, cap, count, h, icon, images, percent, picture, preload, say, tool } from "./dom.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
 import { classes, decide, store } from "./store.js";
@@ -119,7 +119,6 @@ export class Suggested {
 
   bar() {
     if (!this.actions) return;
-    const button = (kind, words, key, act, more = {}) => h("button", { type: "button", class: kind, "aria-keyshortcuts": key, onclick: act, ...more }, icon(more.mark), h("span", {}, words), cap(key));
     const guess = this.asGrid ? null : this.current?.guess;
     const chosen = this.grid.chosen.size;
     const first = this.asGrid
@@ -127,10 +126,10 @@ export class Suggested {
       : guess ? h("button", { type: "button", class: "primary", onclick: () => this.enter() }, icon("check"), h("span", {}, h("bdi", {}, guess)), cap("Enter")) : null;
     this.actions.replaceChildren(...[
       first,
-      button("", "Skip", "S", () => this.skip(), { mark: "skip" }),
-      button("", "None of these", "N", () => this.none(), { mark: "none" }),
-      button("", "More like this", "F", () => this.app.like(), { mark: "like" }),
-      button("", "Undo", "U", () => this.app.undo(), { mark: "undo", disabled: !store.state?.undoable }),
+      tool("skip", "Skip", "S", () => this.skip()),
+      tool("none", "None of these", "N", () => this.none()),
+      tool("like", "More like this", "F", () => this.app.like()),
+      tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable }),
     ].filter(Boolean));
   }
 

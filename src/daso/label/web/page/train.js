@@ -3,7 +3,7 @@
 import { outbox } from "./api.js";
 import { chart } from "./chart.js";
 import { wordsOf } from "./compare.js";
-import { count, h, icon, percent, say, toast } from "./dom.js";
+import { count, h, icon, percent, say, toSuggested, toast } from "./dom.js";
 import { suggest } from "./panel.js";
 import { store, take } from "./store.js";
 
@@ -65,8 +65,8 @@ export class Train {
     if (now.state === "stopped")
       return [h("section", { class: "card" }, h("h3", {}, `A training was stopped after step ${count(now.step ?? 0)}${now.total ? ` of ${count(now.total)}` : ""}`), h("p", {}, "It goes on from its last checkpoint, with the labels that it began with."), h("div", { class: "actions" }, start("Resume"))), ...shown];
     if (now.state === "done")
-      return [h("section", { class: "card done" }, h("h3", {}, icon("check"), `Round ${state.round} is finished`), h("p", {}, "Suggestions, beliefs and doubts are those of the new model."), h("div", { class: "actions" }, h("a", { class: "button primary", href: "#suggested" }, "New suggestions"), h("a", { class: "button", href: "#progress" }, "See what it brought"), few ? null : h("button", { type: "button", id: "train-start", onclick: () => this.act("train") }, icon("train"), "Train again"))), ...shown];
-    return [h("section", { class: "card" }, about, now.command ? h("pre", {}, now.command) : null, h("div", { class: "actions" }, few ? h("a", { class: "button primary", href: "#suggested" }, "Label images") : start("Train now")))];
+      return [h("section", { class: "card done" }, h("h3", {}, icon("check"), `Round ${state.round} is finished`), h("p", {}, "Suggestions, beliefs and doubts are those of the new model."), h("div", { class: "actions" }, toSuggested("New suggestions"), h("a", { class: "button", href: "#progress" }, "See what it brought"), few ? null : h("button", { type: "button", id: "train-start", onclick: () => this.act("train") }, icon("train"), "Train again"))), ...shown];
+    return [h("section", { class: "card" }, about, now.command ? h("pre", {}, now.command) : null, h("div", { class: "actions" }, few ? toSuggested("Label images") : start("Train now")))];
   }
 }
 
