@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from daso.label.images import Flags, Floats, Indices, sample
+from daso.label.images import Floats, Indices, sample
 from daso.readout.logistic import LinearHead
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 
@@ -103,14 +103,10 @@ def fit_live(
     fit = fit_head(features, labels, classes, seed, start)
     if fit is None:
         return None
-    head, prior = fit
-    shift = torch.from_numpy(np.log(np.maximum(prior, LEAST_SHARE))).to(head.bias)
-    return _apply(features, head, LinearHead(head.weight, head.bias + shift), labels == -1)
-
-
-def _apply(features: Floats, fitted: LinearHead, head: LinearHead, undecided: Flags) -> Beliefs:
-    classes = len(head.bias)
-    width = min(TOP, classes)
+    fitted, prior = fit
+    shift = torch.from_numpy(np.log(np.maximum(prior, LEAST_SHARE))).to(fitted.bias)
+    head = LinearHead(fitted.weight, fitted.bias + shift)
+    undecided, width = torch.from_numpy(labels == -1), min(TOP, classes)
     top = np.empty((len(features), width), dtype=np.int32)
     chances = np.empty((len(features), width), dtype=np.float32)
     normalizer = np.empty(len(features), dtype=np.float32)
@@ -124,7 +120,7 @@ def _apply(features: Floats, fitted: LinearHead, head: LinearHead, undecided: Fl
         best = probs.topk(width, dim=1)
         normalizer[chunk] = total.numpy()
         top[chunk], chances[chunk] = best.indices.numpy(), best.values.numpy()
-        expected += probs[torch.from_numpy(undecided[chunk])].sum(0).double().numpy()
+        expected += probs[undecided[chunk]].sum(0).double().numpy()
     return Beliefs(features, fitted, head, top, chances, normalizer, expected)
 
 

@@ -177,7 +177,7 @@ def between(situation: Situation) -> Iterator[Suggestion]:
     while np.isfinite(planned).any():
         label = int(planned.argmin())
         if label not in borders:
-            borders[label] = _Border.of(situation, label, spacing)
+            borders[label] = _Border(situation, label, spacing)
         image = borders[label].next(situation.unit, taken)
         if image is None:
             planned[label] = np.inf
@@ -197,12 +197,7 @@ class _Border:
         images: (n,). worth: doubt in [0, 1], (n,). novelty: in [0, 1], (n,).
     """
 
-    def __init__(self, images: Indices, worth: Floats, novelty: Floats, spacing: float) -> None:
-        self.images, self.worth, self.novelty, self.spacing = images, worth, novelty, spacing
-        self._seen = 0
-
-    @classmethod
-    def of(cls, situation: Situation, label: int, spacing: float) -> _Border:
+    def __init__(self, situation: Situation, label: int, spacing: float) -> None:
         beliefs, labels = situation.beliefs, situation.labels
         assert beliefs is not None
         most = max(FEWEST, CANDIDATES // len(situation.counts))
@@ -219,7 +214,8 @@ class _Border:
         rows, novelty = situation.unit[images], np.ones(len(images))
         if len(known) and len(images):
             novelty = np.clip((1 - (rows @ situation.unit[known].T).max(1)) / spacing, 0, 1)
-        return cls(images, worth, novelty, spacing)
+        self.images, self.worth, self.novelty, self.spacing = images, worth, novelty, spacing
+        self._seen = 0
 
     def next(self, unit: Floats, taken: list[int]) -> int | None:
         """Return the best image, or None if there is none; *taken* ones lower the novelty."""
