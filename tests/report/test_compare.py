@@ -9,12 +9,12 @@ import random
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from report_page import Parsed
 from run_files import edit
 from test_html_damaged import mutate
 
@@ -223,49 +223,31 @@ def test_markdown_has_as_many_cells_in_every_line(campaign: Path) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-class Page(HTMLParser):
-    """Collects elements, what they refer to, and text; fails on what is not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.charts: list[str] = []
-        self.references: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.charts += [tag] if dict(attrs).get("class") == "chart" else []
-        self.references += [
-            value
-            for name, value in attrs
-            if name in ("src", "href", "xlink:href") and value is not None
-        ]
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
+def parsed(*args: Any) -> tuple[Parsed, list[str], int]:
+    """Return a page, its tags, and how many charts it has."""
+    page = Parsed(to_html(*args))
+    charts = sum(attributes.get("class") == "chart" for _, attributes in page.elements)
+    return page, [tag for tag, _ in page.elements], charts
 
 
 def test_the_page_needs_no_network_and_escapes_names(campaign: Path) -> None:
     nasty = "<script>alert(1)</script>"
     for path in campaign.glob("runs/*/*/data.json"):
         edit(path, lambda data: data["class_names"].__setitem__(3, nasty))
-    page = Page(to_html([only(campaign)], ["left out: <b>this</b>"]))
-    assert page.tags.count("script") == 1  # its own
-    assert "b" not in page.tags
+    page, tags, charts = parsed([only(campaign)], ["left out: <b>this</b>"])
+    assert (tags.count("script"), tags.count("b"), tags.count("table")) == (1, 0, 3)
     assert nasty in page.text
-    assert page.tags.count("table") == 3
-    assert len(page.charts) == 7
-    assert all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert charts == 7
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
 
 
 def test_a_campaign_of_supervised_runs_alone_has_a_page(finished_supervised_run: Path) -> None:
     compared = only(finished_supervised_run)
     assert len(compared.difference_table()) == 1
-    page = Page(to_html([compared]))
-    assert len(page.charts) == 3
-    assert page.tags.count("table") == 2
+    _, tags, charts = parsed([compared])
+    assert (tags.count("table"), charts) == (2, 3)
 
 
 def test_a_damaged_run_is_left_out_and_the_others_are_compared(
