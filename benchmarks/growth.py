@@ -6,20 +6,27 @@
 Every point is an ``.npz`` file of made images, 20 labels of each class, and commands in processes
 of their own: 60 steps of FixMatch + DASO; the mixture alone, without a training; ``daso report`` on
 it; ``daso predict``; ``daso data check``. Core-seconds are the processor time of a whole command,
-which other work on the machine changes less than the clock. A point that has its row is not run
-again.
+which other work on the machine changes less than the clock. ``daso label`` is asked for its page,
+its state and 40 suggestions, and is given their labels one by one, while it compares the images. A
+point that has its row is not run again.
 """
 
 from __future__ import annotations
 
+import http.cookiejar
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +43,7 @@ STEPS, BATCH = 60, 16
 CELLS = 4
 """Cells on a side of the pattern that the images of a class share."""
 CHUNK = 1_000
+ACTIONS = 40
 COLUMNS = {
     "step_seconds": "seconds a step",
     "step_peak_mb": "MB, training",
@@ -44,6 +52,8 @@ COLUMNS = {
     "report_seconds": "core-seconds, report",
     "predict_seconds_per_1000": "core-seconds, predict 1,000",
     "check_seconds": "core-seconds, data check",
+    "label_open_seconds": "seconds, label opens",
+    "label_action_ms": "ms, label acts",
 }
 """What is drawn, and how it is called."""
 
@@ -124,6 +134,47 @@ def run(threads: int, *words: object) -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
+def label(threads: int, train: Path, out: Path) -> tuple[float, float]:
+    """Return the seconds until the page can be used, and until 19 of 20 actions are answered."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "daso", "label", str(train), "--no-open", "--port", "0"]
+    command += ["--out", str(out)]
+    jar = http.cookiejar.CookieJar()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            line = next((line for line in process.stdout if "http://" in line), "")
+            address = line.split()[-1]
+            host, _, token = address.partition("/?token=")
+
+            def ask(path: str, sent: dict[str, Any] | None = None) -> Any:
+                body = None if sent is None else json.dumps(sent).encode()
+                headers = {"x-daso-token": token, "Origin": host}
+                headers |= {"Content-Type": "application/json"}
+                with browser.open(urllib.request.Request(host + path, body, headers)) as answer:
+                    return answer.read()
+
+            started = time.perf_counter()
+            ask(f"/?token={token}")
+            classes = json.loads(ask("/api/state"))["classes"]
+            images = json.loads(ask(f"/api/suggest?count={ACTIONS}"))["images"]
+            opened = time.perf_counter() - started
+            times = []
+            for number, image in enumerate(images):
+                name = classes[number % len(classes)]["name"]
+                sent = {"images": [image["image"]], "label": name, "action": uuid.uuid4().hex}
+                started = time.perf_counter()
+                ask("/api/assign", sent)
+                times.append(time.perf_counter() - started)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+    return opened, float(np.quantile(times, 0.95))
+
+
 def measure(point: Point, options: Growth) -> dict[str, str]:
     train, more = write_images(point, options.out)
     trained, fitted = options.out / "trained", options.out / "fitted"
@@ -137,6 +188,7 @@ def measure(point: Point, options: Growth) -> dict[str, str]:
     report, _ = run(options.threads, "report", fitted)
     predict, _ = run(options.threads, "predict", fitted, more, "--out", options.out / "answers.csv")
     check, _ = run(options.threads, "data", "check", train)
+    opened, acted = label(options.threads, train, options.out / "page")
     found = {
         "step_seconds": step,
         "step_peak_mb": step_peak,
@@ -145,6 +197,8 @@ def measure(point: Point, options: Growth) -> dict[str, str]:
         "report_seconds": report,
         "predict_seconds_per_1000": 1000 * predict / min(point.images, MOST_PREDICTED),
         "check_seconds": check,
+        "label_open_seconds": opened,
+        "label_action_ms": 1000 * acted,
     }
     return {name: f"{value:.4g}" for name, value in found.items()}
 
