@@ -258,8 +258,8 @@ def _unlabeled_images(place: str, faults: Faults) -> EncodedImages:
     if is_shards(place):
         return unlabeled_tars(place, faults.others)
     paths = image_files(Path(place), faults)
-    files = sorted(path for path in Path(place).iterdir() if path.is_file())
-    shards = [str(path) for path in files if is_shards(path.name)]
+    files = (path for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
+    shards = map(str, sorted(files))
     images = EncodedImages.of_files(paths, [UNLABELED] * len(paths))
     parts = (unlabeled_tars(shard, faults.others) for shard in shards)
     return functools.reduce(EncodedImages.followed_by, parts, images)

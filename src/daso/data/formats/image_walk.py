@@ -35,7 +35,7 @@ def image_files(folder: Path, faults: Faults) -> list[Path]:
         reason = error.strerror or str(error)
         faults.append((str(error.filename), f"this folder cannot be read: {reason}; {PERMIT}"))
 
-    return sorted(walk(folder, note, faults.others))
+    return sorted(walk(folder, note, faults.others), key=lambda path: path.parts)
 
 
 def walk(
