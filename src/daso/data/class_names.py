@@ -24,8 +24,8 @@ MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
     (
-        "nan", "none", "null", "na", "n/a", "#n/a", "nil", "missing", "unlabeled", "unlabelled",
-        "-", "?",
+        "nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled",
+        *("-", "?", "#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
     )
 )  # fmt: skip
 """Class names, in small letters, that may mean a missing label; as may negative numbers."""
@@ -159,8 +159,9 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         if is_missing(name) or text in DOUBTFUL or (text[:1] == "-" and INTEGER.fullmatch(text)):
             cure = "if it means that the class is unknown, leave the label empty"
             yield "missing-name", f"the class name {name!r} reads like a missing label", cure
-        parts = [part.strip() for part in re.split(r"[|;,]", name)]
-        if len(parts) > 1 and set(parts) <= set(class_names):
+        parts = {part.strip() for part in re.split(r"[|;,]", name)}
+        several = len(parts) > 1 and parts <= set(class_names)
+        if several or (re.search(r"[|;]", name) and parts & set(class_names)):
             text = f"the class name {name!r} joins names of other classes"
             yield "joined-names", text, "each image has one label: choose one, or leave it empty"
     for name in unseen_names(class_names):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +32,7 @@ from daso.data.formats.folder import (
 )
 from daso.data.formats.hf_hub import list_hub
 from daso.data.formats.hf_saved import is_saved, list_saved
-from daso.data.formats.image_walk import require_readable
+from daso.data.formats.image_walk import require_readable, subfolders
 from daso.data.formats.manifest import is_manifest, list_manifest
 from daso.data.formats.npz import read_npz
 from daso.data.formats.parquet import list_parquet, locate_parquet
@@ -276,6 +278,12 @@ def _with_others(listing: Listing, folder: Path, read: Sequence[str]) -> Listing
     return dataclasses.replace(listing, notes=(*listing.notes, *data_beside(folder, read)))
 
 
+def _has_classes(folder: Path) -> bool:
+    with contextlib.suppress(DataError, OSError):
+        return is_image_folder(folder) or is_class_folder(folder)
+    return False
+
+
 def _has(locate: Callable[[Path], Path], path: Path) -> bool:
     try:
         locate(path)
@@ -336,7 +344,7 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
     if path.is_file():
         raise DataError(
             f"{path}: unknown kind of file; use .npz, .csv, .tsv, .jsonl or .parquet (manifests), "
-            "or CIFAR's .tar.gz; give the folder of parquet, IDX, STL-10 or image files"
+            "or CIFAR's .tar.gz; give the folder of parquet, tar, IDX, STL-10 or image files"
         )
     for benchmark in IN_FOLDER:
         if _has(benchmark.locate, path):
@@ -349,6 +357,8 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
     content = ", ".join(entry.name for entry in entries[:8]) or "nothing"
     manifest = next(filter(is_manifest, entries), None)
     hint = f"; to read {manifest}, which may list the images, give it itself" if manifest else ""
+    inner = filter(_has_classes, (path / name for name in subfolders(path)))
+    hint += "".join(f"; to read {folder}, give it itself" for folder in itertools.islice(inner, 1))
     raise DataError(
         f"{path}: no known layout. A data folder holds one of: {LAYOUTS}. "
         f"This one holds {content}{hint}"

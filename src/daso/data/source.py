@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,14 @@ class Source:
     def __post_init__(self) -> None:
         if len(self.class_names) < 2 and not self.partial:
             found = list(self.class_names)
-            raise DataError(f"{self.name}: a classifier needs at least two classes, found {found}")
+            numbered = self.unlabeled is not None and all(name.isdigit() for name in found)
+            more = "; -1 means unlabeled" if numbered else ""
+            what = f"a classifier needs at least two classes, found {found}{more}"
+            raise DataError(f"{self.name}: {what}")
+        twice = [name for name, times in Counter(self.class_names).items() if times > 1]
+        if twice:
+            what = f"several classes have the name {listed(twice)}"
+            raise DataError(f"{self.name}: {what}; give each class a name of its own")
         shape = self.train.images.shape[1:]
         axes = "(channels, height, width)" if len(shape) == 3 else "(versions, dimensions)"
         for part, images in self.parts().items():

@@ -159,7 +159,7 @@ def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
         array = array[:, 0]
     if array.ndim != 1:
         raise DataError(f"{what} must be of shape (N,), got {array.shape}")
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "biu":
         raise DataError(f"{what} must be integers, 0 to K - 1 or -1 for unknown, got {array.dtype}")
     if array.dtype.kind == "u":  # 2**64 - 1 would become -1
         array = np.minimum(array.astype(np.uint64), np.iinfo(np.int64).max)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,27 @@ def is_class_folder(folder: Path) -> bool:
             f"Name the parts labeled (or train), {', '.join(FOLDERS.values())}; the labeled one is "
             "required"
         )
+    _refuse_splits(folder, with_images)
     return len(with_images) > 1
+
+
+def _refuse_splits(folder: Path, names: Sequence[str]) -> None:
+    """Refuse to take folders such as training_set and test_set, with the same classes, for two."""
+    inside: dict[str, tuple[str, set[str]]] = {}
+    for name in names:
+        part = part_called(re.split(r"[\W_\d]", name.strip())[0])
+        if part is not None:
+            inside.setdefault(part, (name, set(subfolders(folder / name))))
+    if "train" not in inside:
+        return
+    training, classes = inside.pop("train")
+    for part, (name, others) in inside.items():
+        if classes & others:
+            shared = f"hold the same folders, such as {min(classes & others)!r}"
+            raise DataError(
+                f"{folder}: {training!r} and {name!r} {shared}; they look like parts of a data "
+                f"set, not like classes. Rename them to train and {FOLDERS[part]}"
+            )
 
 
 def list_folder(
@@ -88,6 +109,7 @@ def list_folder(
         if files.pop(name):
             reason = "reads like a missing label; rename it, or move its images to unlabeled/"
             faults.append((str((labeled or folder) / name), reason))
+    notes += _nested_note(labeled, files)
     known = (name for name, images in files.items() if images or partial)
     class_names = tuple(in_order(joined(known, classes)))
     for name in (name for name, images in files.items() if not images and not partial):
@@ -125,6 +147,22 @@ def list_folder(
         partial=partial,
         measured=tuple(in_order(set(measured))),
     )
+
+
+def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+    """Note that all class folders hold the same folders: these may be the classes."""
+    if labeled is None:
+        return ()
+    inside = [
+        {path.relative_to(labeled / name).parts[:-1][:1] for path in images}
+        for name, images in files.items()
+    ]
+    first = inside[0] if len(inside) > 1 else set()
+    if () in first or len(first) < 2 or any(first != one for one in inside):
+        return ()
+    which = f"each class folder holds the folders {listed([name for (name,) in sorted(first)])}"
+    outer = listed(sorted(files))
+    return (f"{labeled}: {which}; the classes are the outer ones: {outer}",)
 
 
 def _find_parts(
@@ -211,11 +249,17 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
             "move each into the folder of its class"
         )
     if not names and not partial:
-        is_part = part_called(folder.name) is not None
-        raise DataError(
-            f"{folder}: no class folders in it; make one folder for each class"
-            + ("" if is_part else ", in labeled/, beside unlabeled/ for images without a class")
-        )
+        part = part_called(folder.name)
+        what = f"{folder}: no class folders in it; make one folder for each class"
+        if part is None:
+            what += ", in labeled/, beside unlabeled/ for images without a class"
+        for file in filter(_is_table_or_shard, sorted(folder.iterdir()) if part else ()):
+            to = folder.with_name(f"{folder.name}-{file.name}")
+            what += (
+                f". To read {file.name} and others like it, move it to {to}, and remove {folder}"
+            )
+            break
+        raise DataError(what)
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
     for entry in sorted(folder.iterdir()):
@@ -226,6 +270,10 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
         elif is_broken_link(entry) and not is_image(entry):
             faults.append((str(entry), LEADS_NOWHERE))
     return {name: image_files(folder / name, faults) for name in names}
+
+
+def _is_table_or_shard(path: Path) -> bool:
+    return path.is_file() and (path.suffix.lower() == ".parquet" or is_shards(path.name))
 
 
 def _known_classes(
@@ -257,9 +305,9 @@ def _labeled_images(files: Mapping[str, list[Path]], class_names: Sequence[str])
 def _unlabeled_images(place: str, faults: Faults) -> EncodedImages:
     if is_shards(place):
         return unlabeled_tars(place, faults.others)
-    paths = image_files(Path(place), faults)
     files = (path for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
-    shards = map(str, sorted(files))
+    shards = sorted(files)
+    paths = image_files(Path(place), faults, set(shards))
     images = EncodedImages.of_files(paths, [UNLABELED] * len(paths))
-    parts = (unlabeled_tars(shard, faults.others) for shard in shards)
+    parts = (unlabeled_tars(str(shard), faults.others) for shard in shards)
     return functools.reduce(EncodedImages.followed_by, parts, images)

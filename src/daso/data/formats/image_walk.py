@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from daso.data.formats.passed_over import PassedOver
-from daso.data.formats.tar_shards import is_shards
 from daso.data.images.decode import SUFFIXES
 from daso.data.listing import JOURNAL, is_hidden
 from daso.errors import DataError
@@ -28,24 +27,25 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(e.name for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name))
 
 
-def image_files(folder: Path, faults: Faults) -> list[Path]:
-    """Return all images below a folder, and note what cannot be read or is none."""
+def image_files(folder: Path, faults: Faults, read: Collection[Path] = ()) -> list[Path]:
+    """Return all images below a folder, and note what cannot be read or is none, but for *read*."""
 
     def note(error: OSError) -> None:
         reason = error.strerror or str(error)
         faults.append((str(error.filename), f"this folder cannot be read: {reason}; {PERMIT}"))
 
-    return sorted(walk(folder, note, faults.others), key=lambda path: path.parts)
+    return sorted(walk(folder, note, faults.others, read), key=lambda path: path.parts)
 
 
 def walk(
     folder: Path,
     note: Callable[[OSError], None] | None = None,
     others: PassedOver | None = None,
+    read: Collection[Path] = (),
 ) -> Iterator[Path]:
     """Yield all images below *folder*; links to folders are followed, each folder once.
 
-    *others* counts the files with other endings, but for tar shards, and what is hidden.
+    *others* counts the files with other endings, and what is hidden, but for *read*.
     """
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
@@ -62,7 +62,7 @@ def walk(
         for path in (Path(parent) / name for name in names):
             if is_image(path):
                 yield path
-            elif others is not None and not is_shards(path.name) and path.name != JOURNAL:
+            elif others is not None and path.name != JOURNAL and path not in read:
                 others.add_file(str(path))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,12 @@ from daso.data.class_names import clean_labels, in_order, joined, number_labels,
 from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called, unknown_part, unused_note
+from daso.data.places import is_address
 from daso.data.source import PARTS
 from daso.errors import DataError, nearest, problems
 
+NamesIn = Callable[[Path], dict[str, str]]
+"""Returns the names of the files in a folder by their plain names."""
 PRECEDENCE = ("train", "test", "validation", "unlabeled")
 """Of several rows for one file, the row of the first of these parts is kept."""
 
@@ -55,11 +60,12 @@ def list_manifest(
     bad.sort()
     skipped = tuple((where(file, line), reason) for line, reason in bad)
     usable = bool(class_names) or classes is not None
-    if not usable and (rows or not bad):
-        skipped = ((str(file), "no usable row has a label"), *skipped)
+    if not usable and not bad:
+        raise DataError(f"{file}: no row of a training image has a label; give some their class")
     if skipped and not (skip_bad and usable):
         cure = "Correct them" + (", or leave them out: --skip-bad." if usable else ".")
-        raise DataError(problems(skipped, f"{file}: {len(bad)} row(s) cannot be used", cure))
+        none = "" if usable else ", and no other row of a training image has a label"
+        raise DataError(problems(skipped, f"{file}: {len(bad)} row(s) cannot be used{none}", cure))
     by_part = {part: [entry for entry in entries if entry.part == part] for part in PARTS}
     by_part = {part: entries for part, entries in by_part.items() if entries or part == "train"}
     texts = {part: [entry.label for entry in entries] for part, entries in by_part.items()}
@@ -92,11 +98,12 @@ class _Entry:
 def _entries(rows: Sequence[ManifestRow], folder: Path, bad: Bad) -> list[_Entry]:
     top = os.path.realpath(folder)
     real_folder = functools.lru_cache(maxsize=100_000)(os.path.realpath)
+    names = functools.lru_cache(maxsize=100)(_names_in)
     entries: list[_Entry] = []
     for row, label in zip(rows, clean_labels([row.label for row in rows]), strict=True):
         try:
             part = _part(row, label)
-            path = _path_inside(row.path, folder, top, real_folder)
+            path = _path_inside(row.path, folder, top, real_folder, names)
             entries.append(_Entry(row.line, part, label, *path))
         except ValueError as error:
             bad.append((row.line, str(error)))
@@ -113,7 +120,7 @@ def _part(row: ManifestRow, label: str) -> str:
 
 
 def _path_inside(
-    text: str, folder: Path, top: str, real_folder: Callable[[str], str]
+    text: str, folder: Path, top: str, real_folder: Callable[[str], str], names: NamesIn
 ) -> tuple[Path, str]:
     """Return the path of a row, with and without links; refuse one that leads out of *top*."""
     shown = text[:SHOWN]
@@ -134,9 +141,33 @@ def _path_inside(
             "the paths start there"
         )
     if not exists:
-        hint = "; write / for \\" if "\\" in text and "/" not in text else ""
-        raise ValueError(f"no file {shown!r} in {folder}{hint}")
+        raise ValueError(f"no file {shown!r} in {folder}{_hint(text, path, names)}")
     return path, real
+
+
+def _hint(text: str, path: Path, names: NamesIn) -> str:
+    """Return what to do about a path at which there is no file."""
+    if is_address(text) or text.startswith("file:"):
+        return "; a manifest lists files: fetch them, and give their paths"
+    if re.match(r"[A-Za-z]:[\\/]", text):
+        return "; it is a path of Windows: leave out what comes before the files' folder here"
+    if "\\" in text and "/" not in text:
+        return "; write / for \\"
+    found = names(path.parent).get(_plain(path.name), "")
+    return found and f". Did you mean {found!a}?"
+
+
+def _names_in(folder: Path) -> dict[str, str]:
+    try:
+        return {_plain(entry.name): entry.name for entry in folder.iterdir()}
+    except OSError:
+        return {}
+
+
+def _plain(name: str) -> str:
+    """Return a file's name without its ending, blanks, quotes, case and Unicode form."""
+    plain = unicodedata.normalize("NFKC", name.strip(" '\"").casefold())
+    return plain.rpartition(".")[0] or plain
 
 
 def _without_repeats(entries: Sequence[_Entry], bad: Bad) -> list[_Entry]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import import_pyarrow, open_parquet
+from daso.data.formats.arrow import Table, import_pyarrow, open_parquet
 from daso.data.formats.table_columns import split_columns
 from daso.data.listing import is_flag, reads_like_split
 from daso.errors import DataError
@@ -178,7 +178,9 @@ def _text(value: Any, role: str) -> str:
         return ""
     if isinstance(value, str):
         return value if value.strip() else ""
-    if role == "label" and isinstance(value, int | float) and not isinstance(value, bool):
+    if role == "label" and isinstance(value, bool):
+        return str(value)
+    if role == "label" and isinstance(value, int | float):
         if abs(value) < 2**53 and int(value) == value:
             return str(int(value))
         raise ValueError(f"the label {str(value)[:SHOWN]} is neither a whole number nor a text")
@@ -288,13 +290,27 @@ def _json_lines(file: Path) -> Records:
             yield number, f'must be an object such as {{"path": ..., "label": ...}}, found {kind}'
 
 
+def _refuse_images(table: Table, column: str | None, file: Path) -> None:
+    """Refuse a column that has the images themselves, not their paths."""
+    import pyarrow.types as types
+
+    kind = None if column is None else table.schema.field(column).type
+    if kind is not None and (types.is_struct(kind) or types.is_binary(kind)):
+        raise DataError(
+            f"{file}: the column {column!r} holds images ({kind}), not paths; give the folder of the "
+            "file, and call the file train.parquet, or train-, val-, test- or unlabeled-*.parquet"
+        )
+
+
 def _parquet(file: Path) -> Records:
     import_pyarrow("parquet files")
     with open_parquet(file) as table:
         names = [name for name in table.schema.names if name.strip().lower() in USED]
         if len(set(names)) < len(names):
             raise DataError(f"{file}: has a column twice: {', '.join(names)}")
-        used = list(choose_columns(names, file).values())
+        columns_of = choose_columns(names, file)
+        _refuse_images(table, columns_of.get("path"), file)
+        used = list(columns_of.values())
         used += split_columns(table, [name for name in table.schema.names if name not in used])
         columns = (
             (value for part in table.column(name) for value in part.to_pylist()) for name in used

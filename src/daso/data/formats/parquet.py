@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from daso.data.formats.arrow import import_pyarrow, open_parquet
 from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, part_called, splits_by_part
 from daso.errors import DataError
+
+NUMBER = re.compile(r"-(\d{1,9})-of-(\d{1,9})(?:-[0-9a-f]+)?$")
+"""End of the name of one of several files, with or without a checksum."""
 
 
 def locate_parquet(folder: Path) -> Path:
@@ -39,16 +42,27 @@ def list_parquet(folder: Path, *, classes: Collection[str] | None = None) -> Lis
     tables: dict[str, TableFiles] = {}
     for part, name in splits.items():
         files = by_name[name]
-        counts = [re.search(r"-of-(\d{1,9})$", file.stem) for file in files]
-        total = max((int(count[1]) for count in counts if count), default=len(files))
-        if total != len(files):
-            what = f"{len(files)} of {total} files like {files[0].name}"
-            raise DataError(f"{place}: {what}; fetch them all")
+        _require_all(files, place)
         tables[part] = TableFiles(files, open_parquet, labeled=part != "unlabeled")
     listing = list_tables(tables, name=folder.resolve().name, where=place, classes=classes)
     unread = [file.name for name in others for file in by_name[name]]
     note = f"{place}: files that are not read, as their names are of no part: {listed(unread)}"
     return replace(listing, notes=(*listing.notes, note)) if unread else listing
+
+
+def _require_all(files: Sequence[Path], place: Path) -> None:
+    """Refuse files that are not each of 00000-of-00002, 00001-of-00002 ... once."""
+    matches = [NUMBER.search(file.stem) for file in files]
+    numbers = [(int(match[1]), int(match[2])) if match else None for match in matches]
+    totals = {number and number[1] for number in numbers}
+    if totals == {None}:
+        return
+    if len(totals) > 1 or len(set(numbers)) < len(numbers):
+        what = f"{listed([file.name for file in files])} are of several versions"
+        raise DataError(f"{place}: {what}; remove all but one")
+    if (total := totals.pop()) != len(files):
+        what = f"{len(files)} of {total} files like {files[0].name}"
+        raise DataError(f"{place}: {what}; fetch them all")
 
 
 def _files_by_name(folder: Path) -> dict[str, list[Path]]:

@@ -64,7 +64,9 @@ def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
 
 
 def label_of(value: Any, place: str) -> int | str | None:
-    """Return a label; numbers with gaps are stored as floating-point."""
+    """Return a label; numbers with gaps are stored as floating-point, yes and no as texts."""
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, float):
         if math.isnan(value):
             return None
@@ -101,7 +103,7 @@ def find_columns(schema: Any, file: Path, *, labeled: bool) -> tuple[str, str]:
     kind = schema.field(label).type
     value = kind.value_type if types.is_dictionary(kind) else kind  # pandas' categories
     known = (
-        *(types.is_integer, types.is_floating, types.is_null),
+        *(types.is_integer, types.is_floating, types.is_boolean, types.is_null),
         *(types.is_string, types.is_large_string, types.is_string_view),
     )
     if not any(is_known(value) for is_known in known):

@@ -144,7 +144,10 @@ class TableFiles:
         paths = [None] * len(contents)
         if struct and column.type.get_field_index("path") >= 0:
             paths = column.field("path").to_pylist()
-        return [c or self._without_bytes(p) for c, p in zip(contents, paths, strict=True)]
+        return [
+            self._without_bytes(path) if content is None else content
+            for content, path in zip(contents, paths, strict=True)
+        ]
 
     def _without_bytes(self, path: str | None) -> Item:
         if path is None or self.with_paths:

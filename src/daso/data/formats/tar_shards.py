@@ -130,6 +130,12 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
         notes.append(f"{folder}: {what}: {listed(other)}")
     texts = {part: clean_labels(of_part) for part, of_part in raw.items()}
     for part, of_part in texts.items():
+        if not of_part and shards[part]:
+            endings = ", ".join(sorted(SUFFIXES))
+            reason = (
+                f"{folder}: no images in its {part} shards ({endings}); add some, or remove them"
+            )
+            raise DataError("\n".join([reason, *passed.notes(str(folder))]))
         if part != "unlabeled" and "" in of_part:
             reason = (
                 f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls "
@@ -277,10 +283,13 @@ def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...],
         return names, names
     count = max(map(int, numbers), default=-1) + 1
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
+    if "" in names:
+        what = f"line {names.index('') + 1} is empty, but the number of a line is that of its class"
+        raise DataError(f"{file}: {what}; write a name into it, or remove it")
     if len(names) < count:
         raise DataError(f"{file}: has {len(names)} names, but there is a label {count - 1}")
     return names, tuple(map(str, range(len(names))))
