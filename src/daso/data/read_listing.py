@@ -12,7 +12,7 @@ from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Reasons
 from daso.data.images.decode import ImageHeader
-from daso.data.images.decoded import Decoded, DecodedImages, select_images
+from daso.data.images.decoded import Decoded, DecodedImages, brightest, darkness, select_images
 from daso.data.images.encoded import EncodedImages, no_size_warnings, read_headers, work_through
 from daso.data.images.layout import Layout, choose_layout, square_layout
 from daso.data.images.memory import memory_shortage
@@ -114,11 +114,13 @@ def checked_for_copies(
     )
     refuse_empty_classes(images["train"].labels, source.class_names, where, "usable ")
     confusable = [f"{text}: {cure}" for _, text, cure in name_faults(source.class_names)]
+    largest = {part: brightest(of_part.images) for part, of_part in images.items() if of_part}
+    dark = [f"{text}: {cure}" for text, cure in darkness(largest)]
     return dataclasses.replace(
         source,
         **parts_of(images),
         skipped=(*source.skipped, *skipped),
-        notes=(*source.notes, *confusable, *notes),
+        notes=(*source.notes, *confusable, *dark, *notes),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from daso.data.check.scan import Scan
 from daso.data.class_names import listed, name_faults
+from daso.data.images.decoded import darkness
 from daso.data.images.memory import memory_shortage
 
 Level = Literal["refused", "warning", "note"]
@@ -164,6 +165,14 @@ def colors(scan: Scan) -> Iterator[Finding]:
     by_part = ", ".join(f"{share:.0%} of the {CALLED[part]}" for part, share in shares.items())
     cure = "the parts differ: convert all to gray, or get the others in color"
     yield Finding("warning", "grey", f"{text}: {by_part} images", cure)
+
+
+def dark(scan: Scan) -> Iterator[Finding]:
+    """Yield parts that are nearly black."""
+    looks = {part: of_part.looks.values() for part, of_part in scan.parts.items()}
+    largest = {part: max(look.brightest for look in some) for part, some in looks.items() if some}
+    for text, cure in darkness(largest):
+        yield Finding("warning", "dark", text, cure)
 
 
 def memory(scan: Scan) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from daso.data.check.findings import (
     Finding,
     class_sizes,
     colors,
+    dark,
     empty_classes,
     frames,
     memory,
@@ -143,6 +144,7 @@ def check_data(
         *shapes(scan),
         *frames(scan),
         *colors(scan),
+        *dark(scan),
         *memory(scan),
     ]
     sizes = [(header.width, header.height) for _, header in scan.headers()]

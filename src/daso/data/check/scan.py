@@ -38,12 +38,14 @@ class Look:
         pixels: digest of the pixels that training uses.
         thumbnail: uint8 (16, 16, 3).
         hash: perceptual, of 63 bits.
+        brightest: the largest value.
     """
 
     content: bytes
     pixels: bytes
     thumbnail: npt.NDArray[np.uint8]
     hash: int
+    brightest: int
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan
 
 def _look(source: Encoded, layout: Layout) -> Look:
     pixels = layout.decode(source)
-    return Look(content_digest(source), digest(pixels), *thumbnail(pixels))
+    return Look(content_digest(source), digest(pixels), *thumbnail(pixels), int(pixels.max()))
 
 
 def scan_source(source: Source, progress: Progress) -> Scan:
@@ -131,7 +133,8 @@ def scan_source(source: Source, progress: Progress) -> Scan:
         parts[part] = PartScan(images.labels, names, headers, {})
         for index, image in enumerate(images.images):
             pixels = np.ascontiguousarray(image, dtype=np.uint8)
-            parts[part].looks[index] = Look(b"", digest(pixels), *thumbnail(pixels))
+            look = Look(b"", digest(pixels), *thumbnail(pixels), int(pixels.max()))
+            parts[part].looks[index] = look
             done += 1
             progress(done, total)
     return Scan(parts, (channels, height, width))

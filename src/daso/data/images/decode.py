@@ -29,6 +29,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
 READABLE = ", ".join((*FORMATS, "HEIC"))
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+START_BYTES = 64
+"""Bytes that tell what a file is that is no image."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -202,16 +204,26 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
     except UnidentifiedImageError:
         if isinstance(file, Path):
             with file.open("rb") as opened:
-                start = opened.read(12)
+                start = opened.read(START_BYTES)
         else:
-            start = file.getvalue()[:12]
+            start = file.getvalue()[:START_BYTES]
     if start[:4] in TIFF_STARTS:
         kind = "a damaged TIFF file, or of a depth or layout that is not read"
         raise DataError(f"{kind}; convert it to 8 or 16 bits per channel")
     if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
         _prepare_for_heic()
         return Image.open(file, formats=("HEIF",))
-    raise UnknownImageError(f"not a readable image ({READABLE})")
+    raise UnknownImageError(f"not a readable image ({READABLE}){_what_else(start)}")
+
+
+def _what_else(start: bytes) -> str:
+    """Return what a file is that has the place of an image, by its first bytes."""
+    if not start:
+        return ": the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return ": a pointer of Git LFS; fetch the images themselves with git lfs pull"
+    is_page = start.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return ": a web page, such as an error in the place of a download" if is_page else ""
 
 
 @functools.cache

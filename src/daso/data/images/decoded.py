@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.errors import DataError
 
+DARK = 64
+"""Images of which no pixel is as bright are nearly black: a range was not filled."""
+CHUNK = 1024
 Decoded = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | ImageFile
 
 
@@ -94,3 +98,25 @@ def digest(pixels: npt.NDArray[np.generic]) -> bytes:
 def select_images(images: Decoded, kept: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Decoded:
     """Return some of the images; images in a file are not read."""
     return images.select(kept) if isinstance(images, ImageFile) else images[kept]
+
+
+def brightest(images: Decoded) -> int:
+    """Return the largest value of some images, or one of ``DARK`` or more if there is any."""
+    largest = 0
+    for start in range(0, len(images), CHUNK):
+        largest = max(largest, int(images[start : start + CHUNK].max()))
+        if largest >= DARK:
+            break
+    return largest
+
+
+def darkness(largest: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Yield text and cure for parts that are nearly black, by the largest value of each."""
+    for part, value in largest.items():
+        if value < DARK:
+            what = f"the {'labeled' if part == 'train' else part} images are nearly black"
+            yield (
+                f"{what}: no pixel is above {value} of 255",
+                "if their values fill a part of their range only, such as 12 of 16 bits or the "
+                "numbers of a mask, scale them to the whole range",
+            )
