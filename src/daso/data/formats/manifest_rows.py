@@ -297,8 +297,8 @@ def _refuse_images(table: Table, column: str | None, file: Path) -> None:
     kind = None if column is None else table.schema.field(column).type
     if kind is not None and (types.is_struct(kind) or types.is_binary(kind)):
         raise DataError(
-            f"{file}: the column {column!r} holds images ({kind}), not paths; give the folder of "
-            "the file, and call the file train.parquet, or train-, val-, test- or unlabeled-*.parquet"
+            f"{file}: the column {column!r} holds images ({kind}), not paths; call the file "
+            "train.parquet, or train-, val-, test- or unlabeled-*.parquet, and give its folder"
         )
 
 
