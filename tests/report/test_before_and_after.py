@@ -156,3 +156,12 @@ def test_changes_of_data_in_words() -> None:
     assert describe_changes(before, before | {"split_fingerprint": "b"}) == ["another split"]
     renamed = before | {"class_names": ["cat", "emu"]}
     assert "without dog; with emu" in describe_changes(before, renamed)[0]
+
+
+def test_runs_of_other_classes_are_not_compared_and_told_so(both: tuple[Path, Path]) -> None:
+    edit(both[1] / "data.json", lambda data: data["class_names"].__setitem__(-1, "new"))
+    first, second = group_runs(read_runs(both)[0])
+    assert first.title != second.title
+    assert any(f"not compared with {first.title}" in n and "with new" in n for n in second.notes)
+    (note,) = (n for n in Compared(second, second.groups[0]).notes() if "Nothing" in n)
+    assert "data" in note

@@ -168,10 +168,14 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
     for values, members in by_data.values():
         title = Path(values["source"]).name
         title += f" ({_text(values, differing)})" if differing else ""
+        if any(title == setting.title for setting in settings):
+            title += f", {members[0].path.name}"
+        either = {"source": values["source"], "classes": values["classes"]}
         notes = [
-            f"not compared with {other.title}, which is measured on other images: {'; '.join(told)}"
+            f"not compared with {other.title}, of other classes or measured on other images: "
+            f"{'; '.join(told)}"
             for other in settings
-            if _data_values(other.first, values["source"]) == values  # only the source differs
+            if _data_values(other.first) | either == values  # only source or classes differ
             and (told := describe_changes(other.first.data, members[0].data))
         ]
         settings.append(_setting(title, members, notes))

@@ -209,7 +209,7 @@ class Compared:
         if not self.others:
             return [
                 *notes,
-                "Nothing is compared: all runs have the same method and options.",
+                "Nothing is compared here: all runs have the same method, options and data.",
             ]
         notes.append(
             f"Differences from {self.baseline.name} are in points, between runs with the same "
