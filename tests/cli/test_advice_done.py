@@ -198,9 +198,17 @@ def test_images_are_named_as_advised(say: Say, run: Path, tmp_path: Path) -> Non
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     hidden = photos.rename(tmp_path / "moved")
     try:
-        status, said = say("evaluate", run)
-        assert status != 0
+        for words in (["evaluate", run], ["resume", run], ["train", "--like", run, "--out", "x"]):
+            status, said = say(*words)
+            assert status != 0
+            assert f"not at {photos}; name their present place with --data" in said
         status, said = say("evaluate", run, "--data", hidden)
+        assert status == 0, said
+        labels = tmp_path / "labels.csv"
+        status, said = say("label", run, "--export", labels)
+        assert status != 0
+        assert "label them where they are now: daso label FOLDER" in said
+        status, said = say("label", hidden, "--export", labels)
         assert status == 0, said
     finally:
         hidden.rename(photos)

@@ -14,10 +14,10 @@ from daso.compose import Recipe
 from daso.data.images.cache import Cache
 from daso.data.images.pool import Pool
 from daso.data.open import open_source
-from daso.data.places import NAMES, is_address
+from daso.data.places import NAMES, is_address, is_named
 from daso.data.source import Source
 from daso.data.training_data import TrainingData
-from daso.errors import RunError
+from daso.errors import DataError, RunError
 from daso.files import read_json
 from daso.nets.backbone import Backbone
 from daso.report.data_changes import POOLS, describe_changes
@@ -93,7 +93,14 @@ def open_configured(config: RunConfig) -> Source:
 
 
 def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
-    """Return a run's configuration with its files, or its device, elsewhere."""
+    """Return a run's configuration with its files, or its device, elsewhere.
+
+    Raises:
+        DataError: *data* is not given, and the run's images are no longer in their place.
+    """
+    if data is None and not is_named(config.source) and not Path(config.source).exists():
+        where = f"the run's images are not at {config.source}"
+        raise DataError(f"{where}; name their present place with --data")
     if data is not None:
         place = str(data.resolve())
         if config.source in NAMES or (config.data is not None and data.is_dir()):

@@ -297,8 +297,9 @@ def _refuse_images(table: Table, column: str | None, file: Path) -> None:
     kind = None if column is None else table.schema.field(column).type
     if kind is not None and (types.is_struct(kind) or types.is_binary(kind)):
         raise DataError(
-            f"{file}: the column {column!r} holds images ({kind}), not paths; call the file "
-            "train.parquet, or train-, val-, test- or unlabeled-*.parquet, and give its folder"
+            f"{file}: the column {column!r} holds images ({kind}), not paths. To train on them, "
+            "call the file train.parquet (or val-*.parquet ...) and give its folder; to classify "
+            "them, write them to files"
         )
 
 

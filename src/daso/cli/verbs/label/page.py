@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from daso.cli.terminal.arguments import folders_of
 from daso.cli.terminal.counters import embedding_progress, tell
 from daso.cli.verbs.label.command import LabelCommand
+from daso.data.places import is_named
 from daso.errors import DataError, OptionError, flag
 from daso.files import Row
 
@@ -68,6 +69,9 @@ def placed(command: LabelCommand) -> Place:
         if given:
             raise OptionError("a run knows its data; leave out --unlabeled, --val, --test, --data")
         config = RunConfig.read(path)
+        if not is_named(config.source) and not Path(config.source).exists():
+            where = f"the images of {source} are not at {config.source}"
+            raise DataError(f"{where}; label them where they are now: daso label FOLDER")
         rounds = out or path.with_name(f"{path.name}-label")
         base = None if config.data is None else Path(config.data)
         own, arguments = dict(config.folders), ("--like", str(path), *words)
