@@ -42,6 +42,27 @@ def test_which_labels_are_missing() -> None:
         assert unlabeled_rows(y, found).tolist() == [code < 0 for code in codes], labels
 
 
+def test_gaps_in_columns_of_pandas_are_missing_and_types_stay(long_tailed: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    for column, classes in (
+        (pandas.Series([1, 2, None, 2], dtype="Int64"), [1, 2]),
+        (pandas.Series([True, False, None, False], dtype="boolean"), [False, True]),
+        (pandas.Series(["a", "b", None, "b"], dtype="string"), ["a", "b"]),
+        (pandas.Series(pandas.Categorical(["a", "b", None, "b"])), ["a", "b"]),
+    ):
+        found, indices = read_labels(column, "it")
+        assert repr(found.tolist()) == repr(classes)
+        assert np.flatnonzero(indices < 0).tolist() == [2]
+    dates = pandas.to_datetime(pandas.Series(["2020-01-01", "2021-01-01", None, "2021-01-01"]))
+    assert read_labels(dates, "it")[1].tolist() == [0, 1, -1, 1]
+    X, y, test, truth = long_tailed
+    model = small(steps=5).fit(X, y)
+    column = pandas.Series(truth, dtype="Int64")
+    column[truth == 2] = None
+    expected = np.mean(model.predict(test[truth != 2]) == truth[truth != 2])
+    assert model.score(test, column) == expected
+
+
 def test_masked_labels_are_missing(long_tailed: Any) -> None:
     masked = np.ma.masked_array([0, 1, 2], [0, 0, 1])
     assert read_labels(masked, "it")[1].tolist() == [0, 1, -1]

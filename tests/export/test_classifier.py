@@ -262,3 +262,24 @@ def test_a_folder_is_no_image(model: Classifier, tmp_path: Path) -> None:
     for images in (tmp_path, str(tmp_path), [tmp_path]):
         with pytest.raises(DataError, match=r"rglob.*daso predict"):
             model.predict(images)
+
+
+def test_names_in_columns_arrays_and_generators(model: Classifier, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    files = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, file in enumerate(files):
+        Image.new("L", (8, 8), 80 * number).save(file)
+    expected = model.predict(files).probabilities
+    for images in (pandas.Series(files), np.array(files), np.array(files, object), iter(files)):
+        assert np.array_equal(model.predict(images).probabilities, expected)
+    with pytest.raises(DataError, match="images must be"):
+        model.predict(pandas.DataFrame({"path": files}))
+
+
+def test_a_table_of_vectors_is_not_turned_on_its_side() -> None:
+    pandas = pytest.importorskip("pandas")
+    model = linear_model()
+    rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
+    expected = model.predict(rows).probabilities
+    for table in (pandas.DataFrame(rows), pandas.DataFrame(rows.astype(int))):
+        assert np.array_equal(model.predict(table).probabilities, expected)

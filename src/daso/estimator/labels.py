@@ -19,6 +19,8 @@ def as_column(y: Any) -> Array:
     if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
         hidden, y = np.ma.getmaskarray(y), y.data.astype(object)
         y[hidden] = None
+    elif hasattr(kind := getattr(y, "dtype", None), "na_value") and kind.kind in "biu":
+        y = y.astype(object)  # pandas would make floats of whole numbers beside a gap
     return np.asarray(column_or_1d(y, warn=True))
 
 
@@ -36,7 +38,7 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
         missing = np.fromiter(map(_is_missing, y.tolist()), bool, len(y))
         marked = np.fromiter(map(_is_minus_one, y.tolist()), bool, len(y))
     else:
-        missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
+        missing = y != y  # NaN and NaT
         marked = y == -1
     others = set(y[~missing & ~marked].tolist())
     if not all(map(_is_number, others)):

@@ -101,7 +101,7 @@ class Classifier:
 
         Args:
             images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats
-                from 0 to 1; a file name, the bytes of a file, a Pillow image, or a sequence of
+                from 0 to 1; a file name, the bytes of a file, a Pillow image, or an iterable of
                 these and of arrays (H, W) or (H, W, C). Images of another size are cropped to the
                 central square and resized, as in training. For a model of vectors: floats (N, D).
             prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"``
@@ -211,6 +211,11 @@ class Classifier:
     def _batches(self, images: Any) -> Iterator[Array]:
         if isinstance(images, str | PathLike | bytes | Image.Image):
             images = [images]
+        if hasattr(images, "to_numpy"):  # a table or a column
+            images = images.to_numpy()
+        are_names = isinstance(images, np.ndarray) and images.dtype.kind in "OUS"
+        if (are_names and images.ndim == 1) or not hasattr(images, "__len__"):
+            images = list(images)
         ready = False
         if isinstance(images, np.ndarray) and self.facts.takes_images:
             refuse_one_image(images.shape, self.facts.input_shape)
