@@ -94,6 +94,23 @@ def test_a_line_cut_anywhere_loses_only_itself(tmp_path: Path) -> None:
     assert Journal.read(path).decisions().keys() == {"a"}
 
 
+def test_empty_lines_that_an_editor_left_are_no_entries(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    with Journal.open(path) as journal:
+        for image in "ab":
+            journal.append("label", image=image, label="cat")
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"\n" + first + b"\r\n" + second + b"\n\n")
+    assert Journal.read(path).decisions().keys() == {"a", "b"}
+    assert Journal.read(path, 1).decisions().keys() == {"a"}
+    with Journal.open(path) as journal:
+        assert journal.append("label", image="c", label="cat").number == 3
+    assert Journal.read(path).decisions().keys() == {"a", "b", "c"}
+    path.write_bytes(first + b"\n" + second.replace(b'"b"', b'"x"'))
+    with pytest.raises(RunError, match="line 3"):
+        Journal.read(path)
+
+
 @pytest.mark.parametrize(
     "line",
     [

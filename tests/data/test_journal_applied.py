@@ -373,3 +373,14 @@ def test_sources_without_a_place_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images"):
         open_for_labeling(str(tmp_path))
     assert not journal_path(tmp_path).exists()
+
+
+def test_a_class_that_only_the_journal_has_is_told(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "photos", "folder")
+    label_some(folder, {0: "dog"})
+    assert not any("no other image" in note for note in open_source(str(folder)).notes)
+    for part in ("labeled", "test"):
+        (folder / part / "dog").rename(folder / part / "hound")
+    source = open_source(str(folder))
+    assert source.class_names == ("cat", "dog", "hound")
+    assert any("no other image is of class 'dog'" in note for note in source.notes)

@@ -120,6 +120,9 @@ def find_changes(
     before = _labels_before(own, labels, class_names)[old_order]
     left_out = np.isin(old_order, list(out["train"]))
     used = Counter(itertools.chain(corrected.values(), given["unlabeled"].values()))
+    own_classes = set(renumbered[labels].tolist())
+    alone = [name for name in used if number[same_name(name, number)] not in own_classes]
+    alone = alone if len(labels) else []
     return Changes(
         all_names,
         renumbered[:-1],
@@ -135,7 +138,7 @@ def find_changes(
             "labels": sum(used.values()),
             "none": none,
         },
-        tuple(_notes(journal, used, len(corrected), none, missing, changed)),
+        tuple(_notes(journal, used, alone, len(corrected), none, missing, changed)),
     )
 
 
@@ -229,6 +232,7 @@ def _ordered(class_names: Sequence[str], known: Iterable[str]) -> tuple[str, ...
 def _notes(
     journal: Journal,
     used: Counter[str],
+    alone: Sequence[str],
     corrected: int,
     none: int,
     missing: Sequence[str],
@@ -239,6 +243,8 @@ def _notes(
         which = [f"{count:,} {name}" for name, count in used.most_common(SHOWN)]
         which += [f"{len(used) - SHOWN} more classes"] if len(used) > SHOWN else []
         said.append(f"{_labels(sum(used.values()))} used ({', '.join(which)})")
+    if alone:
+        said.append(f"no other image is of class {listed(alone)}")
     if corrected:
         said.append(f"{corrected:,} of them in place of another")
     if none:

@@ -114,8 +114,9 @@ class Journal:
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(json.loads(rest), dict):  # complete: an editor may have left it so
                 lines, rest = [*lines, rest], b""
-        kept = lines[:first]
-        entries = [_parse(line, number, path) for number, line in enumerate(kept, 1)]
+        numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()][:first]
+        kept = [line for _, line in numbered]
+        entries = [_parse(line, i, path, at) for i, (at, line) in enumerate(numbered, 1)]
         journal = cls(path, entries, hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest())
         journal._size, journal._rest = len(content) - len(rest), len(rest)
         journal.cut_off = len(rest)
@@ -266,7 +267,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _parse(line: bytes, number: int, path: Path) -> Entry:
+def _parse(line: bytes, number: int, path: Path, at: int) -> Entry:
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
@@ -294,7 +295,7 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             raise ValueError(found[0])
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(
-            f"{path}, line {number}, is damaged: {error}; correct the line and take its "
+            f"{path}, line {at}, is damaged: {error}; correct the line and take its "
             f"{LINE_CHECKSUM} out, or restore the file"
         ) from error
     return entry
