@@ -55,10 +55,13 @@ def test_thirds_of_the_classes_are_the_same_everywhere(finished_run: Path) -> No
         metrics |= dict.fromkeys((*numbers, "recall_many", "recall_medium", "recall_few"), 0.5)
         summary = {"evaluations": 1, "measured_on": "test", "last": metrics}
         console = Console(file=io.StringIO(), width=100)
-        console.print(summary_table(summary | {"median_of_last": metrics}, ("la",)))
-        said = re.findall(r"\((\d) class", console.file.getvalue())
-        sizes = [len(group) for group in class_groups(np.arange(classes, 0, -1)).values()]
-        assert list(map(int, said)) == sizes
+        summary |= {"median_of_last": metrics}
+        for labeled in (list(range(classes, 0, -1)), [5] * classes):
+            console.file = io.StringIO()
+            console.print(summary_table(summary, ("la",), labeled=labeled))
+            said = re.findall(r"\((\d) class", console.file.getvalue())
+            sizes = [len(group) for group in class_groups(np.array(labeled)).values()]
+            assert list(map(int, said)) == [size for size in sizes if size]
 
 
 def test_the_interval_is_the_same_in_terminal_and_report(

@@ -57,10 +57,13 @@ def class_groups(class_counts: Array) -> dict[str, list[int]]:
 
     The usual thresholds of 100 and 20 images suit ImageNet-LT, not the few labels of
     semi-supervised learning. Ties are broken by class index. Below three classes, some groups are
-    empty.
+    empty. If all numbers are equal, no class is rarer than another, and all groups are empty.
     """
-    order = np.argsort(-np.asarray(class_counts), kind="stable")
+    counts = np.asarray(class_counts)
+    order = np.argsort(-counts, kind="stable")
     parts = np.array_split(order, 3)
+    if len(counts) and (counts == counts[0]).all():
+        parts = [order[:0]] * 3
     return {
         name: sorted(int(k) for k in part)
         for name, part in zip(("many", "medium", "few"), parts, strict=True)

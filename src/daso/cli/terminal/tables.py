@@ -60,7 +60,10 @@ def make_table(
 
 
 def summary_table(
-    summary: dict[str, Any], balanced_by: Sequence[str] = (), measured: Sequence[int] | None = None
+    summary: dict[str, Any],
+    balanced_by: Sequence[str] = (),
+    measured: Sequence[int] | None = None,
+    labeled: Sequence[int] = (),
 ) -> Group:
     """Show the results of a run's summary side by side.
 
@@ -68,6 +71,7 @@ def summary_table(
         balanced_by: parts that balanced the classifier in training. With any, logit-adjusted
             numbers, which would correct twice, are left out.
         measured: evaluated images of each class, (K,); None if unknown.
+        labeled: labeled images of each class, (K,), which make the thirds; empty if unknown.
     """
     import numpy as np  # here, so that lists of methods and presets are quick
 
@@ -88,10 +92,12 @@ def summary_table(
     heading = f"on {POOLS[summary['measured_on']]} images, in %"
     table = make_table(("", *(title for title, _ in columns)), heading)
     recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
-    thirds = {f"recall_{name}": some for name, some in class_groups(recall).items()}  # sizes only
+    thirds = {f"recall_{name}": some for name, some in class_groups(np.array(labeled)).items()}
     for key, label in ROWS.items():
         if key in thirds:
             size = len(thirds[key])
+            if not size:
+                continue
             label = f"{label} ({size} class{'es' * (size != 1)})"
         elif key == "balanced_accuracy" and np.isnan(recall).any():
             label = f"{label} ({np.isfinite(recall).sum()} of {len(recall)} classes)"

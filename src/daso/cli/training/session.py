@@ -95,9 +95,10 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     if "measured_on" in summary:
         data = describe_data(prepared.data, recipe=prepared.recipe)
         balancing = balanced_by(prepared.config.to_dict(), data)
-        console.print(summary_table(summary, balancing, data[f"{summary['measured_on']}_counts"]))
-        when = f"median of last {summary['evaluations']}" if summary["evaluations"] > 1 else ""
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
+        measured = data[f"{summary['measured_on']}_counts"]
+        console.print(summary_table(summary, balancing, measured, counts))
+        when = f"median of last {summary['evaluations']}" if summary["evaluations"] > 1 else ""
         console.print(class_table(names, counts, summary["median_of_last"], when))
     else:
         print(f"no test or hold-out images: nothing was measured; {to_hold_out(prepared, 1)}")
