@@ -19,8 +19,10 @@ def as_column(y: Any) -> Array:
     if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
         hidden, y = np.ma.getmaskarray(y), y.data.astype(object)
         y[hidden] = None
-    elif hasattr(kind := getattr(y, "dtype", None), "na_value") and kind.kind in "biu":
-        y = y.astype(object)  # pandas would make floats of whole numbers beside a gap
+    else:
+        kind: Any = getattr(y, "dtype", None)
+        if hasattr(kind, "na_value") and kind.kind in "biu":
+            y = y.astype(object)  # pandas would make floats of whole numbers beside a gap
     return np.asarray(column_or_1d(y, warn=True))
 
 

@@ -29,7 +29,7 @@ class Mixture(Part):
             without an up and down, such as those of a microscope or from the air; ``"auto"``: none
             or left and right, chosen by cross-validation on the labels.
         join_patches: join the features of the network with those of image patches.
-        network_scale: scale of the network's features among others', > 0 (default: 0.3, or 1 if the
+        network_scale: scale of the network's features among others', > 0 (default: 0.2, or 1 if the
             network starts from pretrained weights).
     """
 
