@@ -133,7 +133,7 @@ CASES: dict[str, Case] = {
     ),
     "an impossible confidence": Case(
         "predict run photos/test --unsure 3",
-        r"unsure = 3.0 .*at most (1)",
+        r"unsure = 3.0 .*from 0 to (1)",
         "predict run photos/test --unsure {0}",
     ),
     "resumed on standard output": Case(

@@ -308,6 +308,7 @@ def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
     ]  # fmt: skip
     write_shard(tmp_path / "train-900.tar", members)
     write_shard(tmp_path / "extra-000.tar", members)
+    (tmp_path / "labels.txt").write_text("blue\n")
     before = (tmp_path / "train-900.tar").stat().st_size
     with tarfile.open(tmp_path / "train-900.tar", "a") as archive:
         link = tarfile.TarInfo("d.png")
@@ -325,6 +326,7 @@ def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
     for words in (
         "2 further images of a sample", "'a.mask.png'", "1 sample without an image", "(only .cls, .heif2)", "'b.heif2'",
         "1 link", "1 device", "3 hidden files", "'d.png'", "'extra-000.tar'",
+        "1 .txt file", "labels.txt'",
     ):  # fmt: skip
         assert words in notes
 

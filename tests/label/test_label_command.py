@@ -88,7 +88,9 @@ def test_labels_are_exported_and_files_are_sorted_and_put_back(
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # these need no server
     table = labeled.parent / "labels.csv"
+    (labeled / "labeled" / "more.doc").touch()
     assert main(["label", str(labeled), "--export", str(table)]) == 0
+    assert capsys.readouterr().err.count("more.doc") == 1
     with table.open(newline="") as file:
         rows = [row["label"] for row in csv.DictReader(file)]
     assert rows.count("new") == 1

@@ -23,6 +23,7 @@ from daso.evaluate.predict import predict_logits
 from daso.files import read_json, read_rows
 from daso.methods.method import Batch, Step
 from daso.nets.readout import NAME
+from daso.readout.joining import OVERFIT_SCALE
 from daso.train import readout
 from daso.train.evaluation import evaluate_network
 from daso.train.loop import never
@@ -308,7 +309,7 @@ def test_a_trained_network_weighs_less_than_the_patches(
 ) -> None:
     """Its features fit the labels too well; how much less, an option says."""
     shares = []
-    for scale in (None, 0.3, 1.0):
+    for scale in (None, OVERFIT_SCALE, 1.0):
         options = {"network_scale": scale, "dimensions": 20}
         config = tiny_config("supervised+mixture", method_options=options, **TWICE)
         prepared = prepare(config, digits)

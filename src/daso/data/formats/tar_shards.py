@@ -30,7 +30,7 @@ from daso.data.class_names import (
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
-from daso.data.listing import Listing, part_called
+from daso.data.listing import JOURNAL, Listing, part_called
 from daso.data.places import is_address
 from daso.data.source import UNLABELED
 from daso.data.tar_files import import_fsspec, open_file, open_tar, read_member, regular_members
@@ -121,6 +121,9 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     if classes is not None:
         shards = {"train": [], **shards}
     passed = PassedOver()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not is_shards(path.name) and path.name not in (CLASSES, JOURNAL):
+            passed.add_file(str(path))
     found = {part: _places_and_labels(of_part, passed) for part, of_part in shards.items()}
     raw = {part: labels for part, (_, labels) in found.items()}
     notes = list(reading_notes(itertools.chain(*raw.values()), str(folder)))

@@ -43,7 +43,8 @@ def run(argv: Sequence[str]) -> int:
         tell(f"note: {note}")
     if command.export is not None:
         for note in export_labels(Journal.read(data.journal), data, command.export):
-            tell(f"note: {note}")
+            if note not in data.listing.notes:
+                tell(f"note: {note}")
         print(command.export)
         return 0
     journal = Journal.open(data.journal)
