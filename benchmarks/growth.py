@@ -4,7 +4,7 @@
     python benchmarks/growth.py --csv results/growth.csv --picture docs/growth.png
 
 Every point is an ``.npz`` file of made images, 20 labels of each class, and commands in processes
-of their own: 60 steps of FixMatch + DASO; the mixture alone, without a training; ``daso report`` on
+of their own: steps of FixMatch + DASO; the mixture alone, without a training; ``daso report`` on
 it; ``daso predict``; ``daso data check``. Core-seconds are the processor time of a whole command,
 which other work on the machine changes less than the clock. ``daso label`` is asked for its page,
 its state and 40 suggestions, and is given their labels one by one, while it compares the images. A
@@ -39,7 +39,8 @@ from daso.report.results import append_row, has_row
 LABELED = 20
 """Labeled images of each class."""
 MOST_PREDICTED = 100_000
-STEPS, BATCH = 60, 16
+STEPS, FEWER_STEPS, BATCH = 60, 20, 16
+"""Steps of a training, and of one on images of more than 128 pixels."""
 CELLS = 4
 """Cells on a side of the pattern that the images of a class share."""
 CHUNK = 1_000
@@ -179,7 +180,8 @@ def measure(point: Point, options: Growth) -> dict[str, str]:
     train, more = write_images(point, options.out)
     trained, fitted = options.out / "trained", options.out / "fitted"
     common = ["--holdout", 0, "--device", "cpu", "--precision", "float32"]
-    words = ["--method", "fixmatch+daso", "--network", "small", "--steps", STEPS, "--batch", BATCH]
+    steps = STEPS if point.side <= 128 else FEWER_STEPS
+    words = ["--method", "fixmatch+daso", "--network", "small", "--steps", steps, "--batch", BATCH]
     _, step_peak = run(options.threads, "train", train, *words, *common, "--out", trained)
     rows = [row for row in read_rows(trained / "metrics.jsonl") if row["event"] == "train"]
     step = 1 / max(row["steps_per_second"] for row in rows)
