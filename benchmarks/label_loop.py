@@ -102,9 +102,6 @@ class Numbered:
     def checksum(self, part: str, index: int) -> str:
         return f"{index:032x}"
 
-    def read(self, part: str, index: int) -> bytes:
-        raise NotImplementedError("features are there already")
-
 
 class Annotator:
     """Labels images of a pool, round by round, as one strategy asks for them."""
