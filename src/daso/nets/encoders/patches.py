@@ -156,9 +156,9 @@ class PatchFilters(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map resized images, float (B, C, H, W), to features (B, 2 N x 14) >= 0."""
         size, stride = self.geometry.size, self.geometry.stride
-        rows, columns = (_windows(length, size, stride).to(x) for length in x.shape[2:])
-        moments = torch.stack([x.mean(1), x.square().mean(1)])
-        mean, square = (rows @ moments @ columns.T).unbind()
+        # By pooling: matrix products may be set to a precision that this difference does not bear.
+        moments = torch.stack([x.mean(1), x.square().mean(1)], 1)
+        mean, square = F.avg_pool2d(moments, size, stride).unbind(1)
         contrast = ((square - mean.square()).clamp(min=0) + CONTRAST).rsqrt()
         z = F.conv2d(x, self.kernel, stride=stride)
         cells, quarters = (_pooling(z.shape[2], z.shape[3], n).to(z) for n in (GRID, QUARTERS))
@@ -208,13 +208,6 @@ def _resizing(before: int, after: int) -> Tensor:
     """
     units = torch.eye(before, dtype=torch.float64)[None, None]
     return F.interpolate(units, (after, before), mode="bilinear", antialias=True)[0, 0]
-
-
-@cache
-def _windows(length: int, size: int, stride: int) -> Tensor:
-    """Return the matrix (windows, length) that averages a column over windows of a size."""
-    units = torch.eye(length, dtype=torch.float64)[None]
-    return F.avg_pool1d(units, size, stride)[0].T.contiguous()
 
 
 @cache
