@@ -109,7 +109,7 @@ def test_suggestions_say_why_in_words_that_name_the_classes(
     session: Session, digits: Digits
 ) -> None:
     found = session.suggest(60)
-    assert {one["kind"] for one in found} == {"doubt", "rare", "typical", "any"}
+    assert {one["kind"] for one in found} == {"doubt", "any"}
     for one in found:
         assert one["reason"].endswith(".")
         assert one["guess"] == one["beliefs"][0][0]

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from daso.label.live import fit_live, unit_rows
+from daso.label.suggest import Situation, in_doubt
 from daso.label.typical import cluster, typical_order
 from daso.readout.logistic import LinearHead
 from daso.readout.mixture import fit_labeled
@@ -43,6 +46,46 @@ def test_rare_classes_are_asked_for_more_than_by_chance(tmp_path: Path) -> None:
     share = float(np.isin(digits.truth[60:], (8, 9)).mean())
     assert float(np.isin(labels, (8, 9)).mean()) > 2 * share
     session.journal.close()
+
+
+def test_doubtful_images_come_in_the_order_of_k_means_plus_plus_on_gradients() -> None:
+    """BADGE (Ash et al., 2020), with the gradients of the last layer themselves, in float64."""
+    random = np.random.default_rng(0)
+    features = np.float32(random.normal(size=(80, 6)))
+    labels = np.full(80, -1)
+    labels[:12] = np.arange(12) % 3
+    beliefs = fit_live(features, labels, 3, 0)
+    assert beliefs is not None
+    free = labels < 0
+    free[[20, 30]] = False
+    situation = Situation(
+        names=("a", "b", "c"),
+        labels=labels,
+        free=free,
+        counts=np.bincount(labels[:12]),
+        settled=True,
+        features=features,
+        unit=unit_rows(features),
+        clusters=cluster(unit_rows(features), 5, 0),
+        beliefs=beliefs,
+    )
+    found = [one.image for one in in_doubt(situation)]
+    assert sorted(found) == np.flatnonzero(free).tolist()
+
+    inputs = torch.from_numpy(features).double()
+    head = beliefs.head
+    logits = (inputs @ head.weight.double() + head.bias.double()).requires_grad_()
+    F.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
+    assert logits.grad is not None
+    gradients = torch.einsum("nk,nd->nkd", logits.grad, inputs).flatten(1)
+    assert found[0] == max(found, key=lambda image: float(gradients[image].norm()))
+    draws = np.random.default_rng(12)
+    rows = np.flatnonzero(free)
+    for number in range(1, 30):
+        chosen = gradients[found[:number]]
+        nearest = torch.cdist(gradients[rows], chosen).min(1).values.square().numpy()
+        nearest[np.isin(rows, found[:number])] = 0
+        assert rows[draws.choice(len(rows), p=nearest / nearest.sum())] == found[number]
 
 
 def test_clusters_and_their_typical_images_are_those_of_separate_groups() -> None:

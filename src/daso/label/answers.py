@@ -85,9 +85,8 @@ def surest(advice: Advice, label: str, free: Flags, start: int, count: int) -> A
 
 def why(advice: Advice | None, one: Suggestion, names: Sequence[str]) -> Answer:
     """Return the kind and the reason of a suggestion."""
-    label = advice.names[one.label] if advice is not None and one.label >= 0 else None
     likely = [name for name, _ in believed(advice, one.image, names)]
-    return {"kind": one.kind, "reason": one.reason(label, likely)}
+    return {"kind": one.kind, "reason": one.reason(likely)}
 
 
 def rounded(number: Any) -> float:

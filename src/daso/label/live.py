@@ -36,7 +36,6 @@ class Beliefs:
         fitted: the head for balanced classes.
         head: the same, with the estimated class shares of the undecided images in its bias.
         top, probabilities: the likeliest classes of each image, (N, <= 3), best first.
-        normalizer: log of the sum of the exponential logits, (N,).
         expected: expected number of undecided images of each class, (K,).
     """
 
@@ -45,19 +44,12 @@ class Beliefs:
     head: LinearHead
     top: npt.NDArray[np.int32]
     probabilities: Floats
-    normalizer: Floats
     expected: npt.NDArray[np.float64]
 
     def of(self, images: Indices) -> Floats:
         """Return the probabilities of all classes, (n, K)."""
         logits = self.head(torch.from_numpy(self.features[images].astype(np.float32)))
         return np.asarray(logits.softmax(1).numpy())
-
-    def of_class(self, label: int) -> Floats:
-        """Return the probability of one class for all images, (N,)."""
-        weight = self.head.weight[:, label].numpy()
-        logit = self.features @ weight + float(self.head.bias[label])
-        return np.asarray(np.exp(np.minimum(logit - self.normalizer, 0)), dtype=np.float32)
 
 
 def fit_head(
@@ -109,19 +101,16 @@ def fit_live(
     undecided, width = torch.from_numpy(labels == -1), min(TOP, classes)
     top = np.empty((len(features), width), dtype=np.int32)
     chances = np.empty((len(features), width), dtype=np.float32)
-    normalizer = np.empty(len(features), dtype=np.float32)
     expected = np.zeros(classes)
     rows = max(256, CHUNK * 16 // max(16, classes))
     for at in range(0, len(features), rows):
         chunk = slice(at, at + rows)
         logits = head(torch.from_numpy(features[chunk].astype(np.float32)))
-        total = logits.logsumexp(1)
-        probs = (logits - total[:, None]).exp()
+        probs = logits.softmax(1)
         best = probs.topk(width, dim=1)
-        normalizer[chunk] = total.numpy()
         top[chunk], chances[chunk] = best.indices.numpy(), best.values.numpy()
         expected += probs[undecided[chunk]].sum(0).double().numpy()
-    return Beliefs(features, fitted, head, top, chances, normalizer, expected)
+    return Beliefs(features, fitted, head, top, chances, expected)
 
 
 def unit_rows(features: Floats) -> Floats:
