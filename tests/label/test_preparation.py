@@ -90,7 +90,7 @@ def test_labeling_begins_before_the_features_are_there(
     until(lambda: ask("state")["compared"])
     assert ask("state")["features"] == {"state": "ready"}
     assert ask("state")["version"] > before
-    assert "typical" in {one["kind"] for one in ask("suggest?count=30")["images"]}
+    assert "doubt" in {one["kind"] for one in ask("suggest?count=30")["images"]}
     assert len(ask("similar?image=3")["images"]) > 10
     assert ask(f"image/{images[0]}")["label"] == "two"
     assert len(served.labels) == 4
