@@ -20,6 +20,7 @@ from daso.evaluate.metrics import evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.nets import onnx_runtime
 from daso.nets.backbone import Preprocessing
+from daso.nets.readout import MIRRORINGS
 from daso.train.encoder import embeddings as embed
 from daso.train.model import load_model
 from daso.train.prepare import prepare
@@ -55,6 +56,26 @@ def test_the_plain_version_is_the_embedding_of_the_image(
     assert not torch.equal(versions[:, 1], versions[:, 2])
     dimensions = torch.cat([data.labeled.images[:, 0], versions[:, 0]]).double()
     assert data.mean == pytest.approx(dimensions.mean(0).tolist())
+
+
+def test_a_readout_sees_embeddings_of_the_mirrored_images(
+    make_frozen: MakeConfig, digits: Source
+) -> None:
+    config = make_frozen("supervised+mixture", steps=0, weak_versions=1, strong_versions=1)
+    config = dataclasses.replace(config, method_options={"mirror": "both"})
+    data = embedded(config, digits)
+    assert data.test is not None
+    assert digits.test is not None
+    assert (data.labeled.images.shape[1], data.test.images.shape[1]) == (6, 4)
+    assert (data.mirrorings, data.weak_versions) == (3, 4)
+    for version, dims in enumerate(MIRRORINGS, start=1):
+        images = np.flip(digits.test.images, dims).copy()
+        test = dataclasses.replace(digits.test, images=images)
+        plain = embedded(make_frozen(), dataclasses.replace(digits, test=test))
+        assert plain.test is not None
+        assert torch.equal(data.test.images[:, version], plain.test.images[:, 0])
+    again = dataclasses.replace(config, method_options={"mirror": "none"})
+    assert embedded(again, digits).computed == 0, "the plain versions are stored by themselves"
 
 
 class Colors(nn.Module):

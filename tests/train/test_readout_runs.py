@@ -332,14 +332,22 @@ def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Pa
         "embedding_folder": str(tmp_path / "embeddings"),
     }
     assert digits.test is not None
-    for network in ("probe", "mlp-16-1"):
+    for network, mirror, mirrorings in (
+        ("probe", "none", 0),
+        ("probe", "both", 3),
+        ("mlp-16-1", "horizontal", 1),
+    ):
         config = tiny_config(
-            "supervised+la+mixture", embedding_network=network, **(TWICE | options)
+            "supervised+la+mixture",
+            embedding_network=network,
+            method_options={"mirror": mirror},
+            **(TWICE | options),
         )
         prepared = prepare(config, digits)
-        folder = train(prepared, tmp_path / network)
+        folder = train(prepared, tmp_path / f"{network}-{mirror}")
         readout = prepared.training.average.network.readout
         assert readout is not None
+        assert readout.mirrorings == mirrorings
         assert list(readout.blocks) == ["network"] * (network != "probe") + ["vector"]
         assert prepared.data.test is not None
         expected = predict_logits(prepared.training.average.network, prepared.data.test.images)

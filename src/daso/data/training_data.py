@@ -44,6 +44,7 @@ class TrainingData:
             order; None without a pool.
         weak_versions: number of a vector's versions, after the plain one, that are weak views; the
             others are strong views.
+        mirrorings: number of them that are embeddings of the mirrored image; they come first.
         journal: see ``Source``.
     """
 
@@ -60,6 +61,7 @@ class TrainingData:
     fingerprint: str
     images_fingerprints: dict[str, str | None]
     weak_versions: int = 0
+    mirrorings: int = 0
     journal: dict[str, Any] | None = None
 
     @property

@@ -51,8 +51,9 @@ def represent_in_batches(
 ) -> Iterator[Tensor]:
     """Yield the features that the output head classifies, (n, D) on the network's device.
 
-    Images are uint8 (N, C, H, W), vectors float32 (N, D), or (N, V, D) with V versions of which the
-    first is used. The network runs in evaluation mode and returns to its previous mode.
+    Images are uint8 (N, C, H, W), vectors float32 (N, D), or (N, V, D) with V versions, of which
+    the first is used, and by a readout those that are mirrored. The network runs in evaluation
+    mode and returns to its previous mode.
 
     Args:
         encode: computes other features with the network.
@@ -60,8 +61,6 @@ def represent_in_batches(
     """
     device = next(network.parameters()).device
     training = network.training
-    if images.dim() == 3 and isinstance(images, Tensor):
-        images = images[:, 0]
     batch = rows_at_once(images.shape[1:], device, network.resolution)
     network.eval()
     try:

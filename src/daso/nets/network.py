@@ -148,9 +148,12 @@ class Network(nn.Module):
         """Return features (B, D) of a kind that a readout joins.
 
         Args:
+            images: or vectors (B, D), or (B, V, D) with V versions, of which the first is used.
             kind: ``"network"``, or ``"vector"``: the vectors themselves, or the embeddings of
                 images by a frozen backbone; standardized, unless the encoder is a probe.
         """
+        if images.dim() == 3:
+            images = images[:, 0]
         if kind == "vector":
             encoder: Any = self.encoder
             if images.dim() == 4:

@@ -5,7 +5,7 @@ A readout is fitted, not trained: ``daso.train.readout`` computes its buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -111,11 +111,19 @@ class Readout(nn.Module):
         return cls(dims, size, classes, patches, mirrorings=len(own["mirror"]))
 
     def features(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
-        """Return the features of one kind, float (B, D), of images or vectors."""
-        features = self._encode(encode, images, kind)
-        for dims in MIRRORINGS[: self.mirrorings]:
-            features = features + self._encode(encode, images.flip(dims), kind)
-        return features / (1 + self.mirrorings)
+        """Return the features of one kind, float (B, D), of images, vectors or embeddings."""
+        first, *mirrored = self._views(images)
+        features = self._encode(encode, first, kind)
+        for view in mirrored:
+            features = features + self._encode(encode, view, kind)
+        return features / (1 + len(mirrored))
+
+    def _views(self, images: Tensor) -> Sequence[Tensor]:
+        """Return images and their mirrorings, which embeddings (B, V, D) have as versions."""
+        if images.dim() == 3:
+            return images.unbind(1)[: 1 + self.mirrorings]
+        dims = MIRRORINGS[: self.mirrorings] if images.dim() == 4 else ()
+        return [images, *map(images.flip, dims)]
 
     def _encode(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
         if kind == "patches":

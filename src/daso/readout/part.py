@@ -63,6 +63,16 @@ class Mixture(Part):
         self.join_patches = join_patches
         self.network_scale = network_scale
 
+    def mirrorings(self, flip: bool) -> tuple[int, ...]:
+        """Return the numbers of mirrorings of each image to choose from.
+
+        Args:
+            flip: whether a mirrored image keeps its class.
+        """
+        return {"auto": (0, 1) if flip else (0,), "none": (0,), "horizontal": (1,), "both": (3,)}[
+            self.mirror
+        ]
+
     @property
     def options(self) -> MixtureOptions:
         return MixtureOptions(shrinkage=self.shrinkage)

@@ -173,7 +173,11 @@ def prepare(
         if options.freeze:
             known = _facts(images, images, options.steps, cast(Encoder, backbone.module).dim)
             check_method(recipe, facts, known, config.method_options)
-            embed = partial(embed_data, images, backbone, options, config.augmentation, progress)
+            flip = images.flip if config.augmentation.flip is None else config.augmentation.flip
+            mirrorings = 0 if readout is None else max(readout.mirrorings(flip))
+            embed = partial(
+                embed_data, images, backbone, options, config.augmentation, progress, mirrorings
+            )
             data = embed() if processes is None else processes.in_turn(embed)
     # The evaluation period is that of the whole run, in each of its stages.
     options = replace(options, network=network, evaluate_every=options.evaluation_period)

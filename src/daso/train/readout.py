@@ -30,8 +30,6 @@ COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
 DIMENSIONS, MORE_DIMENSIONS, ENOUGH_IMAGES = 128, 256, 1_500
 """Components that are kept of the joined features, and of those with patches of enough images."""
-MIRRORED = {"auto": (0, 1), "none": (0,), "horizontal": (1,), "both": (3,)}
-"""Numbers of mirrorings to choose from."""
 WEIGHTS = (0.1, 0.3)
 """Weights of the unlabeled features to choose from."""
 
@@ -79,9 +77,10 @@ class ReadoutFitter:
     @property
     def _mirrorings(self) -> tuple[int, ...]:
         """The numbers of mirrorings of each image that are compared."""
-        if self.data.are_vectors or (self.part.mirror == "auto" and not self.data.flip):
-            return (0,)
-        return MIRRORED[self.part.mirror]
+        numbers = self.part.mirrorings(self.data.flip)
+        if self.data.are_vectors:
+            return tuple(number for number in numbers if number <= self.data.mirrorings) or (0,)
+        return numbers
 
     @property
     def most(self) -> int:

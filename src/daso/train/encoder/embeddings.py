@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import safetensors.numpy
@@ -34,6 +34,7 @@ from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.network import Encoder, Network
 from daso.nets.onnx_runtime import accelerate
+from daso.nets.readout import MIRRORINGS
 from daso.train.encoder.build import build_network
 from daso.train.options import TrainOptions
 from daso.train.step.augmentation import Augmentation
@@ -56,6 +57,13 @@ Advance = Callable[[int], None]
 """Called with the number of views that were embedded since the last call."""
 
 
+class _Version(NamedTuple):
+    """A view of an image, and the dimensions that are reversed before."""
+
+    kind: View
+    mirrored: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class EmbeddedData(TrainingData):
     """The data of a run on embeddings: pools of vectors, float32 (N, V, D).
@@ -76,7 +84,8 @@ class EmbeddedData(TrainingData):
 
     def describe_embeddings(self) -> dict[str, Any]:
         strong = self.labeled.images.shape[1] - 1 - self.weak_versions
-        counts = {"weak": self.weak_versions, "strong": strong}
+        weak = self.weak_versions - self.mirrorings
+        counts = {"mirrored": self.mirrorings, "weak": weak, "strong": strong}
         return {"embedding": {"folder": str(self.folder), **counts, "digest": self.digest}}
 
 
@@ -186,11 +195,15 @@ def embed_data(
     options: TrainOptions,
     views: ViewOptions,
     progress: Progress | None = None,
+    mirrorings: int = 0,
 ) -> EmbeddedData:
     """Return the data of a run as embeddings.
 
-    Labeled and unlabeled images come plain, in ``weak_versions`` weak and in ``strong_versions``
-    strong views. Test and hold-out images come plain only.
+    Labeled and unlabeled images come plain, mirrored, in ``weak_versions`` weak and in
+    ``strong_versions`` strong views. Test and hold-out images come plain and mirrored.
+
+    Args:
+        mirrorings: how many of ``MIRRORINGS`` there are of each image.
 
     Raises:
         DataError: the backbone returns NaN or infinity.
@@ -203,7 +216,7 @@ def embed_data(
     network = network.to(device).eval()
     _, height, width = data.shape
     augmentation = Augmentation(views, height, width, data.flip)
-    kinds: list[View] = [*["weak"] * options.weak_versions, *["strong"] * options.strong_versions]  # type: ignore[list-item]
+    kinds = ["weak"] * options.weak_versions + ["strong"] * options.strong_versions
 
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
@@ -215,12 +228,15 @@ def embed_data(
     pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
     digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
     trained = [name for name in VIEWED if name in pools]
-    identity: list[View] = ["identity"]
-    parts: list[tuple[EmbeddingStore, list[View], list[str], slice]] = [
-        (plain, identity, list(pools), slice(0, 1))
-    ]
+    first = 1 + mirrorings
+    parts = [(plain, [_Version("identity")], list(pools), slice(0, 1))]
+    if mirrorings:
+        flipped = [_Version("identity", dims) for dims in MIRRORINGS[:mirrorings]]
+        mirrored = _store(base, {**about, "views": ["mirrored"] * mirrorings})
+        parts.append((mirrored, flipped, list(pools), slice(1, first)))
     if kinds:
-        parts.append((viewed, kinds, trained, slice(1, None)))
+        views_of = [_Version(cast(View, kind)) for kind in kinds]
+        parts.append((viewed, views_of, trained, slice(first, None)))
     done = total = 0
     for store, versions, names, _ in parts:
         wanted = {key for name in names for key in digests[name]}
@@ -237,7 +253,7 @@ def embed_data(
     engine = "ONNX Runtime" if accelerate(network, data.shape, total - done) else "torch"
     computed, vectors = 0, dict[str, np.ndarray]()
     for name, pool in pools.items():
-        count = 1 + len(kinds) * (name in VIEWED)
+        count = first + len(kinds) * (name in VIEWED)
         vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
     try:
         for store, versions, names, columns in parts:
@@ -252,7 +268,8 @@ def embed_data(
 
     mean, std = vector_statistics([vectors[name] for name in trained])
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
-    fields |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
+    fields |= {"mean": mean, "std": std}
+    fields |= {"mirrorings": mirrorings, "weak_versions": mirrorings + options.weak_versions}
     pictured: dict[str, Pool] = {}
     for name, pool in pools.items():
         embedded = torch.from_numpy(vectors[name]).to(device)
@@ -280,7 +297,7 @@ def _computer(
     augmentation: Augmentation,
     images: ImageRows,
     digests: Sequence[bytes],
-    kinds: Sequence[View],
+    views: Sequence[_Version],
     advance: Advance,
 ) -> Callable[[Sequence[int]], Tensor]:
     """Return a function that computes the embeddings of some rows, one version after the other."""
@@ -295,9 +312,9 @@ def _computer(
         seeds = [derive_seed(0, "embedding", number) for number in numbers]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         versions = []
-        for kind in kinds:
+        for kind, dims in views:
             drawn = [augmentation.draw(kind, 1, generator) for generator in generators]
-            view = augmentation.make(kind, chosen, drawn)
+            view = augmentation.make(kind, chosen.flip(dims) if dims else chosen, drawn)
             parts = []
             for part in torch.split(view, batch):
                 parts.append(network(part))
