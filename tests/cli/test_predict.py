@@ -49,6 +49,7 @@ def test_all_kinds_of_input_get_the_same_answers(
     expected = without_paths(predict(capsys, finished_run, images, "--probabilities")[0])
     names = [str(file.relative_to(images)) for file in files]
     (images / "list.csv").write_text("label,path\n" + "".join(f"?,{name}\n" for name in names))
+    (images / "list.txt").write_text("".join(f"{name}\n" for name in names))
     (images / "list.jsonl").write_text("".join(json.dumps({"file": name}) + "\n" for name in names))
     pyarrow.parquet.write_table(pyarrow.table({"path": names}), images / "list.parquet")
     pixels = np.stack([np.asarray(Image.open(file)) for file in files])
@@ -58,6 +59,7 @@ def test_all_kinds_of_input_get_the_same_answers(
         images / "**" / "*.png",
         images / "list.csv",
         images / "list.jsonl",
+        images / "list.txt",
         images / "list.parquet",
         tmp_path / "pixels.npy",
         tmp_path / "pixels.npz",

@@ -75,6 +75,11 @@ def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
     assert not list_folder(tmp_path / "things").notes
 
 
+def test_classes_in_a_folder_too_many_are_not_one_class(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", ("train",))
+    assert "'train', holds the folders 'cat', 'dog'" in refused(tmp_path)
+
+
 def test_a_folder_too_far_up_names_the_right_one(tmp_path: Path) -> None:
     write_classes(tmp_path / "photos" / "images", (".",))
     assert str(tmp_path / "photos" / "images") in refused(tmp_path / "photos")

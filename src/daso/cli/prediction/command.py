@@ -23,8 +23,8 @@ class PredictCommand:
     """A run folder, or an .onnx or .safetensors file of daso export."""
     images: Annotated[tuple[str, ...], Argument("PLACE", positional=True)]
     """Image files, folders (searched at any depth), globs, manifests (.csv, .tsv, .jsonl or
-    .parquet with a column of paths), .npy or .npz files of images or vectors; - reads a list of
-    files from standard input."""
+    .parquet with a column of paths), .txt lists of files, .npy or .npz files of images or vectors;
+    - reads a list of files from standard input."""
     out: Path | None = None
     """.csv, .jsonl or .parquet file to write (default: CSV to standard output): path, class,
     confidence, error."""

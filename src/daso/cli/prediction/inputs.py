@@ -25,6 +25,7 @@ from daso.data.listing import is_hidden
 from daso.errors import DataError
 
 STDIN = "-"
+LIST = ".txt"
 ARRAYS = frozenset({".npy", ".npz"})
 ARRAY_NAMES = ("images", "X", "x", "features", "embeddings", "vectors")
 
@@ -64,8 +65,9 @@ class Inputs:
     """The inputs named on the command line; every iteration starts again from the first.
 
     Args:
-        places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` reads
-            a list of files from standard input, one a line, and can be iterated only once.
+        places: files, folders, globs, manifests, ``.txt`` lists of files, one a line, ``.npy`` and
+            ``.npz`` files of arrays; ``-`` reads such a list from standard input, and can be
+            iterated only once.
 
     Attributes:
         passed: files of folders that the last iteration passed over.
@@ -111,11 +113,14 @@ class Inputs:
             path = Path(place)
             suffix = path.suffix.lower()
             if place == STDIN:
-                yield from _listed(sys.stdin.buffer)
+                yield from _listed(sys.stdin.buffer, "standard input", Path())
             elif path.is_dir():
                 yield from _not_empty(place, _images_below(place, set(), self.passed))
             elif suffix in LISTS:
                 yield from _not_empty(place, _manifest(path))
+            elif suffix == LIST:
+                with _errors_of(path), path.open("rb") as lines:
+                    yield from _not_empty(place, _listed(lines, place, path.parent))
             elif suffix in ARRAYS:
                 yield from _not_empty(place, _arrays(path))
             else:
@@ -164,13 +169,14 @@ def _images_below(
             passed.add_file(path)
 
 
-def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
+def _listed(lines: Iterable[bytes], place: str, folder: Path) -> Iterator[Input]:
+    """Yield the files of a list, one a line; their paths are relative to *folder*."""
     for number, line in enumerate(lines):
         if not number and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError("the list on standard input is UTF-16; write it as UTF-8")
+            raise DataError(f"the list of {place} is UTF-16; write it as UTF-8")
         name = os.fsdecode(line.removeprefix(b"" if number else b"\xef\xbb\xbf").rstrip(b"\r\n"))
         if name:
-            yield Input(name, Path(name))
+            yield Input(name, folder / name)
 
 
 def _manifest(file: Path) -> Iterator[Input]:

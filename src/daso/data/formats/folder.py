@@ -105,6 +105,8 @@ def list_folder(
     files = {} if labeled is None else _class_files(labeled, faults, partial=partial)
     if not any(files.values()) and not partial:
         raise DataError("\n".join([f"{labeled}: {NO_IMAGES}", *faults.others.notes(str(labeled))]))
+    if labeled is not None and len(files) == 1 and not partial:
+        _refuse_wrapped(labeled, *files)
     for name in filter(is_missing, list(files)):
         if files.pop(name):
             reason = "reads like a missing label; rename it, or move its images to unlabeled/"
@@ -147,6 +149,16 @@ def list_folder(
         partial=partial,
         measured=tuple(in_order(set(measured))),
     )
+
+
+def _refuse_wrapped(labeled: Path, only: str) -> None:
+    """Refuse a single class folder that holds folders: these are the classes."""
+    inside = subfolders(labeled / only)
+    if len(inside) > 1:
+        raise DataError(
+            f"{labeled}: its only folder, {only!r}, holds the folders {listed(inside)}. If these "
+            f"are the classes, move them into {labeled}"
+        )
 
 
 def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
