@@ -147,6 +147,28 @@ def without_classes(source: Source, shape: str, seed: int) -> Source:
     )
 
 
+Opened = dict[tuple[str, int | None], Source]
+"""Sources that were opened, by place and size."""
+
+
+def open_setting(
+    options: Options, setting: tuple[int, str, str, str], size: int | None, opened: Opened
+) -> tuple[str, SplitOptions, Source]:
+    """Return the place of a setting's images, how they are split, and the images."""
+    seed, name, labels, shape = setting
+    place, split = name, SplitOptions()
+    if name == "elpv":
+        place = str(write_elpv(options.runs / f"elpv-{seed}", seed))
+    else:
+        head, gamma = LABELS[labels]
+        drawn = SHAPES.get(shape, {})
+        split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **drawn)
+    if (place, size) not in opened:
+        opened[place, size] = open_source(place, data=options.data, size=size)
+    source = opened[place, size]
+    return place, split, without_classes(source, shape, seed) if shape in MISSING else source
+
+
 def train_cell(
     config: RunConfig, source: Source, folder: Path, results: Path, key: dict[str, str]
 ) -> None:
@@ -163,27 +185,17 @@ def train_cell(
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
-    sources: dict[tuple[str, int | None], Source] = {}
-    for (seed, name, labels, shape), side in itertools.product(settings_of(options), options.sides):
+    opened: Opened = {}
+    for setting, side in itertools.product(settings_of(options), options.sides):
+        seed, name, labels, shape = setting
         method, values, changes = SIDES[side]
         steps = changes["steps"] if not changes["steps"] else options.steps or changes["steps"]
         key = {"labels": labels, "shape": shape, "side": side, "seed": str(seed)}
         key |= {"source": name, "steps": str(steps), "network": options.network}
         if has_row(options.results, key):
             continue
-        place, split = name, SplitOptions()
-        if name == "elpv":
-            place = str(write_elpv(options.runs / f"elpv-{seed}", seed))
-        else:
-            head, gamma = LABELS[labels]
-            drawn = SHAPES.get(shape, {})
-            split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **drawn)
         size = SOLAR_SIDE if name == "elpv" and steps else None
-        if (place, size) not in sources:
-            sources[place, size] = open_source(place, data=options.data, size=size)
-        source = sources[place, size]
-        if shape in MISSING:
-            source = without_classes(source, shape, seed)
+        place, split, source = open_setting(options, setting, size, opened)
         training = TrainOptions(
             **{**changes, "steps": steps},
             network=options.network,
