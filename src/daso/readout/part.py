@@ -27,7 +27,8 @@ class Mixture(Part):
         mirror: average the features of an image with those of its mirror images: ``"none"``;
             ``"horizontal"``: left and right exchanged; ``"both"``: top and bottom too, for images
             without an up and down, such as those of a microscope or from the air; ``"auto"``: none
-            or left and right, chosen by cross-validation on the labels.
+            or left and right, chosen by cross-validation on the labels; of a frozen backbone none,
+            since a mirror image takes as long to embed as the image.
         join_patches: join the features of the network with those of image patches.
         network_scale: scale of the network's features among others', > 0 (default: 0.2, or 1 if the
             network starts from pretrained weights).

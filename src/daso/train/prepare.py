@@ -173,8 +173,8 @@ def prepare(
         if options.freeze:
             known = _facts(images, images, options.steps, cast(Encoder, backbone.module).dim)
             check_method(recipe, facts, known, config.method_options)
-            flip = images.flip if config.augmentation.flip is None else config.augmentation.flip
-            mirrorings = 0 if readout is None else max(readout.mirrorings(flip))
+            # Only if it is asked for: a mirror image takes as long to embed as the image.
+            mirrorings = 0 if readout is None else max(readout.mirrorings(flip=False))
             embed = partial(
                 embed_data, images, backbone, options, config.augmentation, progress, mirrorings
             )
