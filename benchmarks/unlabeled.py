@@ -79,6 +79,7 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "debiaspl+la",
             "adello",
             "cdmad",
+            "cossl",
         )
     },
     "acr": ("acr", {"estimate_period": 50}, {"steps": 1500, "batch": 16, **SHORT}),

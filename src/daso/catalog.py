@@ -33,6 +33,7 @@ METHODS = {
     "simpro": "daso.methods.variants.simpro:SimPro",
     "adello": "daso.methods.variants.adello:ADELLO",
     "cdmad": "daso.methods.variants.cdmad:CDMAD",
+    "cossl": "daso.methods.variants.cossl:CoSSL",
     "boss": "daso.methods.variants.boss:BOSS",
     "usadtm": "daso.methods.usadtm:USADTM",
     "mixtureteacher": "daso.methods.mixture_teacher:MixtureTeacher",

@@ -18,6 +18,7 @@ METHODS = (
     "fixmatch+ldam+crt",
     "simpro",
     "acr",
+    "cossl",
 )
 """Which together have the hyper-parameters of most parts."""
 

@@ -27,6 +27,7 @@ EAGER: dict[str, dict[str, Any]] = {
     "simpro": {"threshold": 0.4, "prior_period": 2},
     "adello": {"threshold": 0.4, "complementary_start": 0.0},
     "cdmad": {"threshold": 0.4, "debias_start": 0.0},
+    "cossl": {"threshold": 0.4, "colearning_start": 0.0},
     "usadtm": {"warmup_steps": 0, "cosine_threshold": 0.5},
     "daso": {"warmup_steps": 0, "histogram_period": 1, "queue_length": 8},
     "darp": {"darp_start": 0.0, "darp_period": 1},
@@ -83,7 +84,7 @@ def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None
         for name in ("class", "abc"):
             network.heads[name].weight *= 3  # so that guesses differ in confidence
     network.readout = small_readout()
-    for name in ("balanced", "debiased"):  # of ACR and CDMAD
+    for name in ("balanced", "debiased", "enhanced"):  # of ACR, CDMAD and CoSSL
         network.heads[name] = copy.deepcopy(network.heads["abc"])
     return network.double()
 

@@ -96,6 +96,8 @@ OUT_OF_RANGE = [
     ("adello", "complementary_start", -0.1, 1.1),
     ("cdmad", "debias_start", -0.1, 1.1),
     ("cdmad", "blank_value", -1, 256),
+    ("cossl", "colearning_start", -0.1, 1.1),
+    ("cossl", "least_ratio", -0.1, 1.1),
     ("boss", "threshold_range", -0.1, 0.41),  # the threshold here is 0.4
     ("boss", "weights_count", "none"),
     ("mixmatch", "temperature", 0.0, float("inf")),

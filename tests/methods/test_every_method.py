@@ -86,7 +86,7 @@ def test_permuting_the_classes_changes_nothing_but_their_names(name: str) -> Non
     networks = [make_network(seed).eval() for seed in (0, 1)]
     others = copy.deepcopy(networks)
     for network in others:
-        for called in ("class", "abc", "balanced"):
+        for called in ("class", "abc", "balanced", "enhanced"):
             head = network.heads[called]
             head.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})
         assert network.readout is not None
@@ -346,6 +346,7 @@ GRAPHS = {
     "simpro": 1,
     "adello": 1,
     "cdmad": 1,
+    "cossl": 1,
     "pseudolabel+class-balanced+daso": 1,
     "meanteacher+daso": 1,
     "mixmatch+daso": 1,

@@ -12,6 +12,7 @@ from daso.methods.variants.acr import ACR
 from daso.methods.variants.adello import ADELLO
 from daso.methods.variants.boss import BOSS
 from daso.methods.variants.cdmad import CDMAD
+from daso.methods.variants.cossl import CoSSL
 from daso.methods.variants.debiaspl import DebiasPL
 from daso.methods.variants.freematch import FreeMatch
 from daso.methods.variants.simpro import SimPro
@@ -24,6 +25,7 @@ __all__ = [
     "CDMAD",
     "USADTM",
     "Batch",
+    "CoSSL",
     "DebiasPL",
     "FixMatch",
     "FreeMatch",
