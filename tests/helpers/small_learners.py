@@ -91,8 +91,9 @@ def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None
 
 def small_readout() -> Readout:
     """Return a readout of the network's features as they are, of unit length."""
-    readout = Readout({"network": D}, D, K)
-    torch.nn.init.eye_(cast(Tensor, readout.blocks["network"].matrix))
+    readout = Readout({"network": D}, D, D, K)
+    for matrix in (readout.blocks["network"].matrix, readout.blocks["network"].share):
+        torch.nn.init.eye_(cast(Tensor, matrix))
     readout.weight.normal_()
     readout.prior.copy_(torch.tensor([0.4, 0.3, 0.2, 0.1]))
     return readout

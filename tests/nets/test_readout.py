@@ -40,7 +40,7 @@ def joined(
     """Return a readout of both kinds, and the maps it was given: five coordinates of its seven."""
     encoder = patches()
     dims = {"patches": encoder.dim, "network": net.dim}
-    readout = Readout(dims, SIZE, K, encoder, mirrorings=mirrorings)
+    readout = Readout(dims, 6, SIZE, K, encoder, mirrorings=mirrorings)
     blocks = {
         kind: (random_projection(dim, kind == "patches"), torch.randn(4, 5))
         for kind, dim in dims.items()
@@ -95,13 +95,14 @@ def test_what_is_taken_later_replaces_all() -> None:
 
 
 def test_a_block_roots_and_normalizes() -> None:
-    block = Block(3, 2)
+    block = Block(3, 2, 4)
     block.rooted.fill_(True)
     block.center.copy_(torch.tensor([1.0, 0, 0]))
     block.matrix.copy_(torch.tensor([[1.0, 0], [0, 1], [0, 0]]))
     x = torch.tensor([[4.0, 1, -9], [1, 0, 0]])
+    block.bias.copy_(torch.tensor([0.0, 0.5]))
     expected = torch.tensor([[1.0, 1], [0, 0]]) / torch.tensor([[2.0], [1]]).sqrt()
-    torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(block(x), expected + block.bias)
 
 
 @pytest.mark.parametrize("mirrorings", [0, 1, 3])
@@ -119,6 +120,9 @@ def test_a_state_tells_the_structure(mirrorings: int) -> None:
     assert torch.equal(other.represent(IMAGES), net.represent(IMAGES))
     assert Readout.like(network().state_dict()) is None
     state = net.state_dict()
+    older = {name: tensor for name, tensor in state.items() if not name.endswith(".share")}
+    with pytest.raises(ValueError, match="earlier version"):
+        Readout.like(older)
     averages = state["readout.blocks.patches.center"][: 2 * 5 * 9]  # as before there were peaks
     with pytest.raises(ValueError, match="90 features of other patches"):
         Readout.like(state | {"readout.blocks.patches.center": averages})
@@ -136,7 +140,7 @@ def test_embeddings_are_read_as_they_are_and_images_through_a_frozen_backbone() 
             return (self.backbone(x) if x.dim() == 4 else x)[:, :2]
 
     net = Network(Two(), {}, [0.5], [0.2])
-    readout = Readout({"vector": 64}, SIZE, K)
+    readout = Readout({"vector": 64}, 4, SIZE, K)
     readout.take(
         {"vector": (random_projection(64, False), torch.randn(4, SIZE))},
         torch.zeros(SIZE),

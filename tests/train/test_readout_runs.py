@@ -19,9 +19,10 @@ from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.errors import DivergedError, OptionError, RunError
-from daso.evaluate.predict import predict_logits
+from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.files import read_json, read_rows
 from daso.methods.method import Batch, Step
+from daso.nets.encoders.patches import PatchEncoder
 from daso.nets.readout import NAME
 from daso.readout.joining import OVERFIT_SCALE
 from daso.train import readout
@@ -304,6 +305,37 @@ def test_patches_of_many_images_keep_more_components(
     assert kept(dimensions=20) == 20
 
 
+def test_patches_of_an_image_are_encoded_once_after_the_first_fit(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    encode = PatchEncoder.forward
+
+    def spy(self: PatchEncoder, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(PatchEncoder, "forward", spy)
+    prepared = prepare(tiny_config("supervised+la+mixture", **BRIEF), digits)
+    data, run = prepared.data, train_run(prepared, tmp_path / "run")
+    next(run)
+    assert data.test is not None
+    assert data.unlabeled is not None
+    seen.clear()
+    list(run)  # two evaluations and the beliefs
+    assert not seen
+    network = prepared.training.average.network
+    for pool, index in ((data.test, None), (data.unlabeled, torch.tensor([5, 0, 3]))):
+        found, expected = (
+            torch.cat(list(represent(network, pool.images, index=index)))
+            for represent in (prepared.training.represent, represent_in_batches)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(readout, "MOST_KNOWN", 1)
+    list(prepared.training.represent(network, data.test.images))
+    assert sum(seen) > 2 * len(data.test), "too many to keep"
+
+
 def test_a_trained_network_weighs_less_than_the_patches(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
@@ -316,7 +348,7 @@ def test_a_trained_network_weighs_less_than_the_patches(
         train(prepared, tmp_path / str(scale))
         readout = prepared.training.average.network.readout
         assert readout is not None
-        norms = {name: float(block.matrix.norm()) for name, block in readout.blocks.items()}
+        norms = {name: float(block.share.norm()) for name, block in readout.blocks.items()}
         shares.append(norms["network"] / norms["patches"])
     assert shares[0] == shares[1] < 0.6 * shares[2]
 

@@ -5,7 +5,7 @@ A readout is fitted, not trained: ``daso.train.readout`` computes its buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -23,21 +23,26 @@ MIRRORINGS = ((3,), (2,), (2, 3))
 
 
 class Block(nn.Module):
-    """Maps features (B, D) of one kind to their share of the projection (B, d)."""
+    """Maps features (B, D) of one kind to components (B, c), and these to their share of (B, d)."""
 
     center: Tensor
     matrix: Tensor
+    bias: Tensor
     rooted: Tensor
+    share: Tensor
 
-    def __init__(self, dim: int, size: int) -> None:
+    def __init__(self, dim: int, components: int, size: int) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(dim))
-        self.register_buffer("matrix", torch.zeros(dim, size))
+        self.register_buffer("matrix", torch.zeros(dim, components))
+        self.register_buffer("bias", torch.zeros(components))
         self.register_buffer("rooted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("share", torch.zeros(components, size))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the components, see ``Projection``."""
         unit = F.normalize(root(features, self.rooted) - self.center, dim=1)
-        return unit @ self.matrix
+        return unit @ self.matrix + self.bias
 
 
 class Encode(Protocol):
@@ -52,6 +57,7 @@ class Readout(nn.Module):
     Args:
         dims: length D of the features of each kind that is joined: ``"network"``, ``"patches"``,
             ``"vector"``.
+        components: c, of each kind before they are joined.
         size: d, coordinates of the projection.
         classes: K.
         patches: encoder of patches, if they are joined.
@@ -74,6 +80,7 @@ class Readout(nn.Module):
     def __init__(
         self,
         dims: Mapping[str, int],
+        components: int,
         size: int,
         classes: int,
         patches: PatchEncoder | None = None,
@@ -82,7 +89,9 @@ class Readout(nn.Module):
     ) -> None:
         super().__init__()
         # In an order that a saved state, whose names are sorted, does not change.
-        self.blocks = nn.ModuleDict({name: Block(dims[name], size) for name in sorted(dims)})
+        self.blocks = nn.ModuleDict(
+            {name: Block(dims[name], components, size) for name in sorted(dims)}
+        )
         self.patches = patches
         self.mirrorings = mirrorings
         self.register_buffer("bias", torch.zeros(size))
@@ -107,8 +116,12 @@ class Readout(nn.Module):
         dims = {name: len(center) for name, center in centers.items()}
         if patches is not None and dims["patches"] != patches.dim:
             raise ValueError(f"the readout takes {dims['patches']} features of other patches")
+        shares = [tensor for name, tensor in own.items() if name.endswith(".share")]
+        if not shares:
+            raise ValueError("the readout is of an earlier version; train the run again")
+        components = len(shares[0])
         size, classes = own["weight"].shape
-        return cls(dims, size, classes, patches, mirrorings=len(own["mirror"]))
+        return cls(dims, components, size, classes, patches, mirrorings=len(own["mirror"]))
 
     def features(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
         """Return the features of one kind, float (B, D), of images, vectors or embeddings."""
@@ -131,10 +144,19 @@ class Readout(nn.Module):
             return cast(Tensor, self.patches(images))
         return encode(images, kind)
 
+    def project(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
+        """Return the components of the features of one kind, float (B, c)."""
+        return cast(Tensor, self.blocks[kind](self.features(encode, images, kind)))
+
+    def join(self, components: Mapping[str, Tensor]) -> Tensor:
+        """Return the projected features, float (B, d), given the components of each kind."""
+        blocks = cast("Mapping[str, Block]", self.blocks)
+        parts = [components[kind] @ block.share for kind, block in blocks.items()]
+        return torch.stack(parts).sum(0) + self.bias
+
     def forward(self, encode: Encode, images: Tensor) -> Tensor:
         """Return the projected features, float (B, d)."""
-        parts = [block(self.features(encode, images, n)) for n, block in self.blocks.items()]
-        return torch.stack(parts).sum(0) + self.bias
+        return self.join({kind: self.project(encode, images, kind) for kind in self.blocks})
 
     def classify(self, features: Tensor) -> Tensor:
         """Return the logits, float (B, K), of projected features (B, d)."""
@@ -151,25 +173,23 @@ class Readout(nn.Module):
         """Take what was fitted; kinds without a block, and coordinates beyond d, are ignored.
 
         Args:
-            blocks: by kind of features, its projection, and the matrix that follows, (_, d).
+            blocks: by kind of features, its projection, and the matrix that follows, (c, d).
             bias: (d,), added after the matrices.
             prior: (K,); None: uniform.
         """
         size = len(bias)
-        for tensor in (
-            self.bias,
-            self.weight,
-            *(cast(Block, b).matrix for b in self.blocks.values()),
-        ):
-            tensor.zero_()
-        self.bias[:size] = bias
+        self.bias.zero_()[:size] = bias
+        self.weight.zero_()[:size] = head.weight
+        for block in cast("Iterable[Block]", self.blocks.values()):
+            for tensor in (block.matrix, block.bias, block.share):
+                tensor.zero_()
         for kind, (projection, matrix) in blocks.items():
             block = cast(Block, self.blocks[kind])
             block.center.copy_(projection.center)
             block.rooted.fill_(projection.rooted)
-            block.matrix[:, :size] = projection.matrix @ matrix
-            self.bias[:size] += projection.bias @ matrix
-        self.weight[:size] = head.weight
+            kept = len(projection.bias)
+            block.matrix[:, :kept], block.bias[:kept] = projection.matrix, projection.bias
+            block.share[:kept, :size] = matrix
         self.intercept.copy_(head.bias)
         self.prior.fill_(1 / len(self.prior))
         if prior is not None:

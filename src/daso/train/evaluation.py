@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from daso.data.images.pool import Pool
+from daso.data.images.pool import ImageRows, Pool
 from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
-from daso.evaluate.predict import predict_logits
+from daso.evaluate.predict import represent_in_batches
 from daso.files import Row
 from daso.nets.network import Network
 from daso.train.step.state import Training
@@ -20,13 +22,14 @@ Answers = Mapping[str, Tensor]
 
 def evaluate_network(network: Network, data: TrainingData) -> Row:
     """Measure a network on the test and hold-out images: ``{"test": ..., "holdout": ...}``."""
-    return measure(_answer(network, data), data)
+    return measure(_answer(network, data, partial(represent_in_batches, network)), data)
 
 
 def answers_of(training: Training, data: TrainingData) -> Answers:
     """Return the answers of the moving average, computed once for each of its states."""
     if training.answers is None:
-        training.answers = _answer(training.average.network, data)
+        network = training.average.network
+        training.answers = _answer(network, data, partial(training.represent, network))
     return training.answers
 
 
@@ -51,8 +54,15 @@ def count_confusions(answers: Answers, data: TrainingData) -> Row | None:
     return {"measured_on": measured_on, "class_names": names, "counts": counts.tolist()}
 
 
-def _answer(network: Network, data: TrainingData) -> Answers:
-    return {name: predict_logits(network, pool.images) for name, pool in _measured(data).items()}
+@torch.no_grad()
+def _answer(
+    network: Network, data: TrainingData, represent: Callable[[ImageRows], Iterator[Tensor]]
+) -> Answers:
+    def answer(pool: Pool) -> Tensor:
+        batches = represent(pool.images)
+        return torch.cat([network.classify(batch, network.output) for batch in batches]).cpu()
+
+    return {name: answer(pool) for name, pool in _measured(data).items()}
 
 
 def _measured(data: TrainingData) -> dict[str, Pool]:

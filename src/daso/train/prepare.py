@@ -314,5 +314,6 @@ def _begin_stage(
         flip = config.augmentation.flip
         seen = stage_data if flip is None else replace(stage_data, flip=flip)
         fitter = ReadoutFitter(readout, seen, options.seed, pretrained, learns)
+        training.represent = fitter.represent
     run = (config, data, recipe, plan, number, training, batches)
     return Prepared(*run, processes, backbone, fitter)

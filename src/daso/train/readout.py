@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
 from daso.evaluate.predict import represent_in_batches
 from daso.files import Row
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.network import Network
-from daso.nets.readout import Readout
+from daso.nets.readout import Block, Readout
 from daso.readout.choice import Features, choose
 from daso.readout.joining import OVERFIT_SCALE, Projected, join
 from daso.readout.mixture import fit_mixture
@@ -28,10 +33,29 @@ class, and for those on the way. The choice takes as many as those on the way. W
 images of the ten classes of Fashion-MNIST the accuracy was the same within 0.1 points."""
 COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
+MOST_KNOWN = 100_000
+"""Images of a pool at most of which unchanging features are kept, 1 KB each."""
 DIMENSIONS, MORE_DIMENSIONS, ENOUGH_IMAGES = 128, 256, 1_500
 """Components that are kept of the joined features, and of those with patches of enough images."""
 WEIGHTS = (0.1, 0.3)
 """Weights of the unlabeled features to choose from."""
+
+
+@dataclass
+class _Known:
+    """Components of features that do not change, of some images of a pool.
+
+    Attributes:
+        place: int64 (N,), where each image's components are; -1 if they are not known.
+        components: (n, c).
+    """
+
+    place: Tensor
+    components: Tensor
+
+    def add(self, rows: Tensor, components: Tensor) -> None:
+        self.place[rows] = torch.arange(len(rows)) + len(self.components)
+        self.components = torch.cat([self.components, components])
 
 
 @dataclass
@@ -52,6 +76,7 @@ class ReadoutFitter:
     pretrained: bool
     learns: bool
     _fixed: Projected | None = field(default=None, init=False)
+    _known: dict[int, _Known] = field(default_factory=dict, init=False)
 
     @property
     def fixed(self) -> str | None:
@@ -137,6 +162,62 @@ class ReadoutFitter:
             readout, {kind: self._features(network, readout, kind, most) for kind in kinds}
         )
 
+    @torch.no_grad()
+    def represent(
+        self, network: Network, images: ImageRows, index: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the features that the output head classifies; see ``represent_in_batches``.
+
+        What of them comes from features that do not change is computed once for each image.
+        """
+        readout, fixed = network.readout, self.fixed
+        if readout is None or fixed is None or len(images) > MOST_KNOWN:
+            yield from represent_in_batches(network, images, index=index)
+            return
+        known = self._components(network, readout, fixed, images, index)
+        others = [kind for kind in readout.blocks if kind != fixed]
+        if not others:
+            yield readout.join({fixed: known})
+            return
+
+        def encode(batch: Tensor) -> Tensor:
+            return torch.stack([readout.project(network.encode, batch, kind) for kind in others])
+
+        start = 0
+        for components in represent_in_batches(network, images, encode, index):
+            stop = start + components.shape[1]
+            joined = dict(zip(others, components, strict=True)) | {fixed: known[start:stop]}
+            yield readout.join(joined)
+            start = stop
+
+    def _components(
+        self,
+        network: Network,
+        readout: Readout,
+        kind: str,
+        images: ImageRows,
+        index: Tensor | None,
+    ) -> Tensor:
+        """Return the components of features that do not change, (n, c)."""
+        fixed = self._features(network, readout, kind, self.most)
+        width = len(cast(Block, readout.blocks[kind]).bias)
+        known = self._known.get(id(images))
+        if known is None:
+            empty = fixed.labeled.new_zeros(0, width)
+            known = self._known[id(images)] = _Known(torch.full((len(images),), -1), empty)
+            pools = self.data.labeled, self.data.unlabeled
+            for pool, rows, found in zip(
+                pools, self._rows(self.most), (fixed.labeled, fixed.unlabeled), strict=True
+            ):
+                if pool is not None and pool.images is images:
+                    known.add(rows, F.pad(found, (0, width - found.shape[1])))
+        rows = torch.arange(len(images)) if index is None else index.cpu()
+        if len(missing := rows[known.place[rows] < 0]):
+            project = partial(readout.project, network.encode, kind=kind)
+            found = torch.cat(list(represent_in_batches(network, images, project, missing)))
+            known.add(missing, found)
+        return known.components[known.place[rows].to(known.components.device)]
+
     def _features(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
         """Return the projected features of one kind; those that do not change are kept."""
         if kind != self.fixed:
@@ -154,7 +235,8 @@ class ReadoutFitter:
         if self.learns or self.pretrained or not dims:
             dims["network"] = network.dim
         size, classes = self.dimensions, len(self.data.class_names)
-        return Readout(dims, size, classes, patches, mirrorings=mirrorings).to(network.mean.device)
+        built = Readout(dims, COMPONENTS, size, classes, patches, mirrorings=mirrorings)
+        return built.to(network.mean.device)
 
     def _learn_patches(self) -> PatchEncoder:
         channels, height, width = self.data.shape
@@ -184,29 +266,39 @@ class ReadoutFitter:
 
     def _project(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
         """Fit a projection to features of one kind, and apply it to the images."""
-        labeled, unlabeled = self._rows(most)
         pools = self.data.labeled, self.data.unlabeled or self.data.labeled
-        spread = max(1, math.ceil((len(labeled) + len(unlabeled)) / MOST_ROWS))
+        rows = self._rows(most)
+        spread = max(1, math.ceil(sum(map(len, rows)) / MOST_ROWS))
 
         def features(images: Tensor) -> Tensor:
-            found = readout.features(network.encode, images, kind)
-            return found if projection is None else projection(found)
+            return readout.features(network.encode, images, kind)
 
-        def encode(step: int) -> Iterator[list[Tensor]]:
-            for pool, rows in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
-                parts = represent_in_batches(network, pool.images, features, rows)
-                yield list(parts) if len(rows) else []
+        def encode(
+            encode: Callable[[Tensor], Tensor], chosen: Sequence[Tensor]
+        ) -> Iterator[list[Tensor]]:
+            for pool, some in zip(pools, chosen, strict=True):
+                parts = represent_in_batches(network, pool.images, encode, some)
+                yield list(parts) if len(some) else []
 
-        projection = None
-        sample = [torch.cat(part) for part in encode(spread) if part]
-        if not all(bool(part.isfinite().all()) for part in sample):
+        samples = list(encode(features, [some[::spread] for some in rows]))
+        found = torch.cat(list(itertools.chain(*samples)))
+        if not bool(found.isfinite().all()):
             raise FloatingPointError(f"the {kind} features of some images are infinite or NaN")
-        projection = Projection.fit(torch.cat(sample), COMPONENTS)
-        parts = [[projection(part)] for part in sample] if spread == 1 else list(encode(1))
-        empty = projection.bias.new_zeros(0, len(projection.bias))
-        first, second = (torch.cat([empty, *part]) for part in (*parts, [])[:2])
+        projection = Projection.fit(found, COMPONENTS)
+        del found
+        others = [some[torch.arange(len(some)) % spread > 0] for some in rows]
+        projected = []
+        for some, sample, rest in zip(
+            rows, samples, encode(lambda images: projection(features(images)), others), strict=True
+        ):
+            components = projection.bias.new_empty(len(some), len(projection.bias))
+            if sample:
+                components[::spread] = torch.cat([projection(part) for part in sample])
+            if rest:
+                components[torch.arange(len(some)) % spread > 0] = torch.cat(rest)
+            projected.append(components)
         scale = self.network_scale if kind == "network" else 1.0
-        return Projected(projection, first, second, scale)
+        return Projected(projection, projected[0], projected[1], scale)
 
     def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
         """Fit the head to joined features, and write all of it into the readout."""

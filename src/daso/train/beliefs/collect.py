@@ -38,7 +38,8 @@ adjustment; likewise ``holdout.*``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import adjust_logits
 from daso.evaluate.predict import represent_in_batches
 from daso.files import save_arrays
-from daso.nets.network import Network
 from daso.refine.daso import DASO
 from daso.refine.guess import Guess, Refiner
 from daso.refine.queue import PrototypeQueue
@@ -117,13 +117,14 @@ def collect_beliefs(
     labels = data.labeled.labels.cpu().numpy()
     kept = _spread(labels, random)
     index = _sample(len(data.unlabeled), MOST_IMAGES, random)
-    features = _features(network, network.represent, data.unlabeled, index)
+    represent = partial(training.represent, network)
+    features = _features(represent, data.unlabeled, index)
     linear = network.classify(features, network.output).softmax(1)
-    encode = network.represent
     if network.readout is not None and _queue(training) is not None:
-        encode = network.encode  # a queue holds features of the network
-        features = _features(network, encode, data.unlabeled, index)
-    labels, labeled = labels[kept], _features(network, encode, data.labeled, kept)
+        # A queue holds features of the network.
+        represent = partial(represent_in_batches, network, encode=network.encode)
+        features = _features(represent, data.unlabeled, index)
+    labels, labeled = labels[kept], _features(represent, data.labeled, kept)
     prototypes, temperature, origin = _prototypes(training, labeled, labels, len(data.class_counts))
     semantic = (_unit(features) @ _unit(prototypes).T / temperature).softmax(1)
     final = _refine(training, linear, features, torch.from_numpy(index)).cpu().numpy()
@@ -191,11 +192,8 @@ def _spread(labels: Indices, random: np.random.Generator) -> Indices:
     return np.sort(shuffled[by_class])
 
 
-def _features(
-    network: Network, encode: Callable[[Tensor], Tensor], pool: Pool, index: Indices
-) -> Tensor:
-    rows = torch.from_numpy(index)
-    return torch.cat(list(represent_in_batches(network, pool.images, encode, rows)))
+def _features(represent: Callable[..., Iterator[Tensor]], pool: Pool, index: Indices) -> Tensor:
+    return torch.cat(list(represent(pool.images, index=torch.from_numpy(index))))
 
 
 def _unit(features: Tensor) -> Tensor:

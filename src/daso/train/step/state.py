@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn.utils import get_total_norm
 
 from daso.constraints import check_device
 from daso.errors import OptionError, RunError, first_line
+from daso.evaluate.predict import represent_in_batches
 from daso.methods.method import Batch, Method, Step
 from daso.nets.ema import MovingAverage
 from daso.nets.network import Network
@@ -56,6 +57,8 @@ class Training:
         seconds: time spent in training, including earlier processes of a resumed run.
         rate_factor: factor of the learning rate; below 1 after a rollback.
         sums: counts since the last rows (see ``daso.train.step.record``), a part of the state.
+        represent: yields the features of images that the moving average classifies; see
+            ``represent_in_batches``.
         answers: logits of the measured images by the moving average as it is now, by pool; None
             until they are computed (see ``daso.train.evaluation``).
 
@@ -85,6 +88,7 @@ class Training:
         self.seconds = 0.0
         self.rate_factor = 1.0
         self.sums: dict[str, Tensor] = {}
+        self.represent: Callable[..., Iterator[Tensor]] = represent_in_batches
         self.answers: Mapping[str, Tensor] | None = None
 
     def _start_recording(self) -> None:
