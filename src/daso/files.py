@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from daso.errors import InUseError, RunError
+from daso.errors import DasoError, InUseError, RunError
 
 Row = dict[str, Any]
 CHECKSUM = "checksum"
@@ -63,7 +63,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; nothing is left behind.
     """
-    with _writing(path), replacing(path) as temporary:
+    with reported(f"write {path}"), replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -73,11 +73,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def reported(what: str, kind: type[DasoError] = RunError) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into an error: daso cannot *what*, such as "write PATH"."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise kind(f"cannot {what}: {error.strerror or error}") from error
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], **style: Any) -> str:
@@ -89,10 +90,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], **style: Any
 
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it; raise a ``RunError`` if that fails."""
-    try:
+    with reported(f"create {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot create {folder}: {error.strerror or error}") from error
 
 
 def check_writable(folder: Path) -> None:
@@ -141,10 +140,8 @@ def lock_file(path: Path, in_use: Callable[[str], str]) -> io.FileIO:
         InUseError: another process holds it.
         RunError: its folder cannot be written, or the file system has no locks.
     """
-    try:
+    with reported(f"write into {path.parent}"):
         lock = path.open("ab+", buffering=0)
-    except OSError as error:
-        raise RunError(f"cannot write into {path.parent}: {error.strerror}") from error
     try:
         if try_lock(lock):
             return lock
@@ -167,13 +164,13 @@ def append_line(path: Path, row: Row) -> None:
     Raises:
         RunError: the file cannot be written, as on a full disk; it may end in a partial line.
     """
-    with _writing(path), path.open("ab") as file:
+    with reported(f"write {path}"), path.open("ab") as file:
         file.write(to_line(seal(row)).encode())
 
 
 def flush_file(path: Path) -> None:
     """Flush a file to disk after appending to it; raise a ``RunError`` if that fails."""
-    with _writing(path), path.open("ab") as file:
+    with reported(f"write {path}"), path.open("ab") as file:
         os.fsync(file.fileno())
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
 from daso.export.loading import load_run, network_answer
-from daso.files import read_json, write_text
+from daso.files import read_json, replacing, reported, write_text
 from daso.train.config import RunConfig
 from daso.train.run_data import open_configured
 
@@ -83,8 +81,7 @@ def export_run(
         samples, what = _own_samples(model.config, original)
     else:
         samples, what = _prepare(original, images), "given images"
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp")
-    try:
+    with reported(f"write {out}"), replacing(out) as temporary:
         with temporary.open("wb"):
             pass  # detects a read-only folder before the work
         answer: Answer
@@ -103,15 +100,9 @@ def export_run(
             from_run = float(np.abs(exported - in_run).max())
             same_class = int((in_run.argmax(1) == exported.argmax(1)).sum())
         check = Check(len(samples), what, difference, RUNTIMES[kind], from_run, same_class)
-        card = out.with_name(f"{out.name}.md")
         text = model_card(folder, model, facts, kind, out.name, check)
-        temporary.replace(out)
-        write_text(card, text)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    card = out.with_name(f"{out.name}.md")
+    write_text(card, text)
     return Exported(out, card, check)
 
 

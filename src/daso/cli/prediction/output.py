@@ -8,7 +8,6 @@ written from it in one go. After a kill, ``--resume`` continues from it.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import itertools
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from daso.cli.prediction.inputs import Input
 from daso.errors import DataError, MissingDependencyError, OptionError
-from daso.files import check_writable, replacing
+from daso.files import check_writable, replacing, reported
 
 Cells = list[Any]
 """The values of a row: the path first, the error, or None, last."""
@@ -152,21 +151,13 @@ def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> 
         DataError: the file cannot be written.
     """
     kind = FORMATS[out.suffix.lower()]
-    with _writing(out), replacing(out) as temporary:
+    with reported(f"write {out}", DataError), replacing(out) as temporary:
         if kind == "parquet":
             _write_parquet(temporary, columns, rows)
             return
         write = write_csv if kind == "csv" else _write_json
         with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             write(file, columns, rows)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class Journal:
@@ -187,7 +178,7 @@ class Journal:
         self.failed = 0
         fingerprint = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
         self._header = json.dumps({"daso predict": fingerprint}).encode() + b"\n"
-        with _writing(path):
+        with reported(f"write {path}", DataError):
             exists = path.exists()
             if exists and not resume:
                 raise OptionError(
@@ -244,7 +235,7 @@ class Journal:
 
     def replace(self, rows: Mapping[int, tuple[Input, Cells]]) -> None:
         """Replace rows, by their numbers, in one go."""
-        with _writing(self.path):
+        with reported(f"write {self.path}", DataError):
             self._file.seek(len(self._header))
             with replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.write(self._header)
@@ -256,7 +247,7 @@ class Journal:
         self.failed += sum(row[-1] is not None for _, row in rows.values()) - len(rows)
 
     def write(self, inputs: Sequence[Input], rows: Sequence[Cells]) -> None:
-        with _writing(self.path):
+        with reported(f"write {self.path}", DataError):
             for item, row in zip(inputs, rows, strict=True):
                 self._file.write(_line(item, row))
             self._file.flush()

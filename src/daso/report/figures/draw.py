@@ -20,9 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
-from daso.errors import RunError
 from daso.evaluate.reliability import reliability_bins
-from daso.files import printable
+from daso.files import printable, reported
 from daso.report import charts
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Groups, Series, confusion_shares
 from daso.report.reliability import FEW_IMAGES
@@ -253,13 +252,11 @@ def draw_reliability(name: str, answers: Sequence[tuple[Array, Array]]) -> Figur
 
 def _save(folder: Path, pictures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
     paths = []
-    try:
+    with reported(f"write into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             paths.append(folder / f"{name}.png")
             picture().savefig(paths[-1], dpi=130)
-    except OSError as error:
-        raise RunError(f"cannot write into {folder}: {error.strerror or error}") from error
     return paths
 
 

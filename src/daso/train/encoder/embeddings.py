@@ -8,11 +8,10 @@ process loses at most one, and a damaged one is computed again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +27,8 @@ from daso.data.benchmarks.download import cache_folder
 from daso.data.images.decoded import digest
 from daso.data.images.pool import ImageRows, Pool
 from daso.data.training_data import TrainingData, vector_statistics
-from daso.errors import DataError, RunError
-from daso.files import make_folder, save_json, write_atomically
+from daso.errors import DataError
+from daso.files import make_folder, reported, save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.network import Encoder, Network
@@ -137,7 +136,7 @@ class EmbeddingStore:
             path, place = self.index[key]
             wanted.setdefault(path, []).append((key, place))
         for path, places in wanted.items():
-            with _reported(f"read the embeddings in {path}"):
+            with reported(f"read the embeddings in {path}"):
                 embeddings = safetensors.numpy.load(path.read_bytes())["embeddings"]
             for key, place in places:
                 out[rows.pop(key)] = embeddings[place]
@@ -147,14 +146,14 @@ class EmbeddingStore:
         """The shard and the row of every stored image; damaged shards are removed."""
         index: dict[bytes, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
-            with _reported(f"read the embeddings in {path}"):
+            with reported(f"read the embeddings in {path}"):
                 content = path.read_bytes()
             try:
                 if _checksum(content) != path.stem:
                     raise ValueError("wrong checksum")
                 keys = safetensors.numpy.load(content)["digests"]
             except (ValueError, KeyError, SafetensorError):
-                with _reported(f"remove the damaged {path}"):
+                with reported(f"remove the damaged {path}"):
                     path.unlink(missing_ok=True)
                 continue
             for place, key in enumerate(keys):
@@ -168,14 +167,6 @@ class EmbeddingStore:
         path = self.folder / f"{_checksum(content)}.safetensors"
         write_atomically(path, content)
         self.index |= {key: (path, place) for place, key in enumerate(digests)}
-
-
-@contextlib.contextmanager
-def _reported(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"cannot {what}: {error.strerror or error}") from error
 
 
 def _digest_of(pools: Mapping[str, np.ndarray]) -> str:
