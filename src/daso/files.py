@@ -168,6 +168,26 @@ def append_line(path: Path, row: Row) -> None:
         file.write(to_line(seal(row)).encode())
 
 
+def append_whole(file: io.FileIO, size: int, content: bytes) -> None:
+    """Write *content* after the first *size* bytes of an unbuffered file, in place of what follows.
+
+    It is flushed to disk, with the folder of a new file. If an ``OSError`` is raised, the file ends
+    after these bytes.
+    """
+    file.truncate(size)
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+        if not size:
+            flush_folder(Path(str(file.name)).parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(size)
+        raise
+
+
 def flush_file(path: Path) -> None:
     """Flush a file to disk after appending to it; raise a ``RunError`` if that fails."""
     with reported(f"write {path}"), path.open("ab") as file:

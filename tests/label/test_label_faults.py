@@ -82,7 +82,7 @@ def test_a_slow_disk_holds_up_nobody_who_looks(
         allowed.wait()
         flush(file)
 
-    monkeypatch.setattr("daso.data.journal.entries.os.fsync", slowly)
+    monkeypatch.setattr("daso.files.os.fsync", slowly)
     name, sent = actions(30)[0]
     answers: list[httpx.Response] = []
     acting = threading.Thread(target=lambda: answers.append(client.post(f"/api/{name}", json=sent)))

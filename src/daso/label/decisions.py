@@ -38,8 +38,7 @@ class Decisions:
         self.entries: list[Entry] = []
         self._first = images.labels
         self._history: dict[int, list[Entry]] = {}
-        undone = {entry.undoes for entry in journal.entries if entry.action == "undo"}
-        alive = [entry for entry in journal.entries if entry.number not in undone]
+        alive = journal.in_force()
         self._numbers = images.find({entry.image for entry in alive if entry.image is not None})
         for entry in alive:
             if entry.action in PERSONAL:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.errors import RunError
-from daso.files import Row
+from daso.files import Row, append_whole, reported
 from daso.report.runs import RunFolder
 
 QUOTED = (
@@ -96,7 +96,7 @@ def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> No
     Raises:
         RunError: the file has other columns, or cannot be written.
     """
-    try:
+    with reported(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -112,13 +112,4 @@ def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> No
             if header is None:
                 writer.writeheader()
             writer.writerow(row)
-            file.truncate(size)
-            try:
-                left = text.getvalue().encode()
-                while left:
-                    left = left[file.write(left) :]
-            except OSError:
-                file.truncate(size)
-                raise
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+            append_whole(file, size, text.getvalue().encode())

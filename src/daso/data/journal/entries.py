@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 from daso.data.listing import JOURNAL
 from daso.errors import RunError
-from daso.files import check_writable, flush_folder, lock_file, seal, to_line, unseal
+from daso.files import append_whole, check_writable, lock_file, reported, seal, to_line, unseal
 
 Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
 ACTIONS = get_args(Action)
@@ -183,7 +182,7 @@ class Journal:
         None if there is none, or if the files have been sorted since: that is undone first.
         """
         with self._lock:
-            latest = [entry for entry in self._in_force() if entry.action in (*PERSONAL, "apply")]
+            latest = [entry for entry in self.in_force() if entry.action in (*PERSONAL, "apply")]
             if not latest or latest[-1].action == "apply":
                 return None
             told = {"image": latest[-1].image, "round": latest[-1].round, "key": key}
@@ -193,7 +192,7 @@ class Journal:
     def decisions(self) -> dict[str, Entry]:
         """Return the entry in force of every image that is decided, in the order of time."""
         standing: dict[str, Entry] = {}
-        for entry in self._in_force():
+        for entry in self.in_force():
             if entry.action in DECISIONS and entry.image is not None:
                 standing.pop(entry.image, None)
                 standing[entry.image] = entry
@@ -201,7 +200,7 @@ class Journal:
 
     def placed(self) -> list[Entry]:
         """Return the entries of the files that were sorted and are not put back."""
-        return [entry for entry in self._in_force() if entry.action == "apply"]
+        return [entry for entry in self.in_force() if entry.action == "apply"]
 
     def applied(self) -> dict[int, Entry]:
         """Return the entries of sorted files by the number of the decision that was applied."""
@@ -221,7 +220,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _in_force(self) -> list[Entry]:
+    def in_force(self) -> list[Entry]:
         """Return the entries that are not undone."""
         with self._lock:
             undone = {entry.undoes for entry in self._entries if entry.action == "undo"}
@@ -230,26 +229,10 @@ class Journal:
     def _write(self, line: str) -> None:
         if self._held is None:
             raise RunError(f"{self.path} is not open for writing")
-        is_new = not self.path.exists()
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                if file.tell() != self._size + self._rest:
-                    raise RunError(f"{self.path} was changed by another program; start again")
-                file.truncate(self._size)
-                content = memoryview(line.encode())
-                try:
-                    while content:
-                        content = content[file.write(content) :]
-                    os.fsync(file.fileno())
-                    if is_new:
-                        flush_folder(self.path.parent)
-                except OSError:
-                    # The next entry must not follow half a line.
-                    with contextlib.suppress(OSError):
-                        file.truncate(self._size)
-                    raise
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
+        with reported(f"write {self.path}"), self.path.open("ab", buffering=0) as file:
+            if file.tell() != self._size + self._rest:
+                raise RunError(f"{self.path} was changed by another program; start again")
+            append_whole(file, self._size, line.encode())
         self._size, self._rest = self._size + len(line), 0
 
 
