@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from daso.data.formats.manifest_rows import SUFFIXES as LISTS
 from daso.data.formats.manifest_rows import read_paths, where
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES as IMAGES
-from daso.data.images.encoded import origin_of
+from daso.data.images.encoded import content_digest, origin_of
 from daso.data.listing import is_hidden
 from daso.errors import DataError
 
@@ -52,13 +51,11 @@ class Input:
         """Return a digest of the content, or why there is none."""
         if isinstance(self.value, DataError):
             return str(self.value)
+        content = self.value if isinstance(self.value, Path) else self.value.tobytes()
         try:
-            content = (
-                self.value.read_bytes() if isinstance(self.value, Path) else self.value.tobytes()
-            )
-        except OSError as error:
-            return str(error.strerror)
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
+            return content_digest(content).hex()
+        except DataError as error:
+            return str(error)
 
 
 class Inputs:

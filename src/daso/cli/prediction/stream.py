@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from daso.cli.prediction.inputs import Input
 from daso.data.images.decode import holds_several
-from daso.data.images.encoded import WORKERS
+from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.errors import DataError
 
 if TYPE_CHECKING:
@@ -67,9 +65,7 @@ def predict_inputs(
 def _threads() -> Iterator[ThreadPoolExecutor]:
     executor = ThreadPoolExecutor(WORKERS)
     try:
-        with warnings.catch_warnings():
-            # decode() turns the size at which Pillow warns into an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with no_size_warnings():
             yield executor
     finally:
         executor.shutdown(cancel_futures=True)
