@@ -35,7 +35,6 @@ from daso.report.warnings.watch import Watch
 from daso.train.beliefs.collect import write_beliefs
 from daso.train.beliefs.schedule import BeliefsWriter
 from daso.train.calibration import calibrate_run
-from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import EmbeddedData, Progress
 from daso.train.encoder.precision import choose_precision
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
@@ -59,7 +58,7 @@ from daso.train.folder.environment import describe_differences, describe_environ
 from daso.train.folder.lock import claim_folder, lock_folder
 from daso.train.loop import fit, never
 from daso.train.prepare import Prepared, prepare_again
-from daso.train.run_data import describe_data, moved
+from daso.train.run_data import describe_data, read_config
 
 
 def train_run(
@@ -119,7 +118,7 @@ def resume_run(
         RunError: the folder is no run, another process holds it, or its data or configuration
             changed.
     """
-    config = moved(RunConfig.read(folder), data, device)
+    config = read_config(folder, data, device)
     if on_divergence is not None:
         config = replace(config, train=replace(config.train, on_divergence=on_divergence))
     lock = lock_folder(folder)

@@ -92,12 +92,14 @@ def open_configured(config: RunConfig) -> Source:
     )
 
 
-def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
-    """Return a run's configuration with its files, or its device, elsewhere.
+def read_config(folder: Path, data: Path | None, device: str | None = None) -> RunConfig:
+    """Read a run's configuration, with its files, or its device, elsewhere.
 
     Raises:
         DataError: *data* is not given, and the run's images are no longer in their place.
+        RunError: the folder is no run, or its configuration is damaged.
     """
+    config = RunConfig.read(folder)
     if data is None and not is_named(config.source) and not Path(config.source).exists():
         where = f"the run's images are not at {config.source}"
         raise DataError(f"{where}; name their present place with --data")

@@ -25,7 +25,7 @@ from daso.presets.layers import (
 )
 from daso.presets.sources import SOURCES, SourceDefaults
 from daso.train.config import GROUPS, RunConfig
-from daso.train.run_data import moved
+from daso.train.run_data import read_config
 
 EMBEDDED = Layer(
     "embeddings",
@@ -108,7 +108,7 @@ def configure_like(run: Path, request: TrainRequest) -> RunConfig:
     decided for the training is open again.
     """
     command = request.command
-    config = moved(RunConfig.read(run), command.data)
+    config = read_config(run, command.data)
     method = absolute_method(request.method)
     recipe = Recipe.parse(method)
     known = recipe.hyperparameters()

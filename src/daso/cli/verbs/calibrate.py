@@ -39,18 +39,17 @@ def run(argv: Sequence[str]) -> None:
     check_writable(command.folder)
     from daso.cli.terminal.tables import percent
     from daso.train.calibration import calibrate_again, read_labeled
-    from daso.train.config import RunConfig
     from daso.train.cross_validation import require_data_of_run
     from daso.train.folder.lock import lock_folder
     from daso.train.model import load_model
-    from daso.train.run_data import moved, open_configured
+    from daso.train.run_data import open_configured, read_config
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)
     with lock_folder(command.folder):
         model = load_model(command.folder, device, notice)
         given = None if command.images is None else read_labeled(command.images, model)
-        config = moved(RunConfig.read(command.folder), command.data)
+        config = read_config(command.folder, command.data)
         source = open_configured(config)
         require_data_of_run(command.folder, config, source)
         calibration = calibrate_again(command.folder, model, source, given)

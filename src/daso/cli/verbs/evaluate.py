@@ -38,15 +38,14 @@ def run(argv: Sequence[str]) -> None:
     from daso.errors import DataError, RunError
     from daso.files import plain, read_json
     from daso.report.data_changes import describe_changes
-    from daso.train.config import RunConfig
     from daso.train.evaluation import evaluate_network
     from daso.train.model import load_model
-    from daso.train.run_data import describe_data, moved, open_configured
+    from daso.train.run_data import describe_data, open_configured, read_config
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)
     model = load_model(command.folder, device, notice)
-    config = moved(RunConfig.read(command.folder), command.data)
+    config = read_config(command.folder, command.data)
     source = open_configured(config)
     data = prepare_data(source, config.split, config.train.seed, device, config.memory)
     saved, current = read_json(command.folder / "data.json"), describe_data(data)

@@ -56,7 +56,6 @@ def run(argv: Sequence[str]) -> int:
     check_writable(command.folder)
     import numpy as np
 
-    from daso.train.config import RunConfig
     from daso.train.cross_validation import (
         ANSWERS,
         check_fold,
@@ -64,9 +63,9 @@ def run(argv: Sequence[str]) -> int:
         require_data_of_run,
         summarize_folds,
     )
-    from daso.train.run_data import moved, open_configured
+    from daso.train.run_data import open_configured, read_config
 
-    config = moved(RunConfig.read(command.folder), command.data, command.device)
+    config = read_config(command.folder, command.data, command.device)
     steps = config.train.steps if command.steps is None else command.steps
     suffix = "" if steps == config.train.steps else f"-{steps}-steps"
     place = command.folder / f"{command.folds}-folds{suffix}"

@@ -9,11 +9,10 @@ from pathlib import Path
 from daso.data.training_data import TrainingData
 from daso.files import Row
 from daso.train.beliefs.collect import FILE, MOST_IMAGES, write_beliefs
-from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
 from daso.train.folder.checkpoint import load_checkpoint
 from daso.train.prepare import Prepared, prepare_again
-from daso.train.run_data import moved
+from daso.train.run_data import read_config
 
 SHARE = 0.02
 """Share of the training time that writing beliefs may take."""
@@ -80,7 +79,7 @@ def refresh_beliefs(
     Raises:
         RunError: the folder is no run, its data has changed, or it has no complete checkpoint.
     """
-    config = moved(RunConfig.read(folder), data, device)
+    config = read_config(folder, data, device)
     checkpoint = load_checkpoint(folder / "checkpoints", warn)  # fails before any work
     prepared = prepare_again(folder, config, progress=progress).at(checkpoint)
     step = checkpoint.step
