@@ -50,7 +50,7 @@ class PredictCommand:
     """Precision of the network (default: that of the training for a run folder, float32 for an
     exported file)."""
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         if not self.images:
             raise OptionError("no images given; name files or folders")
         if self.logit_adjusted and self.prior not in (None, "uniform"):

@@ -28,7 +28,6 @@ from daso.cli.training.notes import (
 )
 from daso.cli.training.refusals import refuse_early
 from daso.cli.training.source import defaults_for, read_source
-from daso.compose import Recipe
 from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
@@ -218,7 +217,6 @@ def train(request: TrainRequest) -> int:
     """Train, alone or as one of the processes of torchrun; return the exit status."""
     command = request.command
     check_installed(command.track)
-    Recipe.parse(request.method)
     with team(request.train.device) as together:
         folder = command.out or free_folder(_name_of(command.source, request.method))
         if together.restarted and (folder / "config.json").exists():

@@ -11,7 +11,6 @@ from daso.cli.terminal.parse import parse
 def run(argv: Sequence[str]) -> int:
     """Predict; return 1 if an image could not be read, else 0."""
     command = parse(PredictCommand, argv, "daso predict")
-    command.check()
     from daso.cli.prediction.classify import classify
 
     return classify(command)

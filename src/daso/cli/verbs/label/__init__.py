@@ -15,7 +15,6 @@ from daso.errors import MissingDependencyError
 def run(argv: Sequence[str]) -> int:
     """Serve the page until Ctrl-C."""
     command = parse(LabelCommand, argv, "daso label")
-    command.check()
     shows_page = not command.apply and command.export is None
     for package in ("starlette", "uvicorn") if shows_page else ():
         try:

@@ -65,7 +65,7 @@ class LabelCommand:
         """How --apply sorts files."""
         return "link" if self.links else "move" if self.move else "copy"
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         chosen = [flag(name) for name in ("links", "move", "undo") if getattr(self, name)]
         if chosen and not self.apply:
             raise OptionError(f"{chosen[0]} goes with --apply")
