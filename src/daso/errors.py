@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -45,6 +46,20 @@ class DivergedError(RunError):
 
 class MissingDependencyError(DasoError, ImportError):
     """An optional package is missing; the message names the extra that installs it."""
+
+
+def import_extra(module: str, extra: str, needs: str) -> Any:
+    """Import a module of a package that *extra* of daso installs.
+
+    Raises:
+        MissingDependencyError: it is not installed; *needs*, such as "daso label needs", begins the
+            message.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(f"{needs} {package}: pip install 'daso[{extra}]'") from error
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,33 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield f"{file.relative_to(ROOT)}:{node.lineno}", text
 
 
+def imports() -> Iterator[tuple[str, str, str]]:
+    """Yield place, package and extra of every optional import; "" for a package in a loop."""
+    for file in sorted((ROOT / "src" / "daso").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_extra":
+                module, extra = (
+                    one.value if isinstance(one, ast.Constant) else "" for one in node.args[:2]
+                )
+                yield (
+                    f"{file.relative_to(ROOT)}:{node.lineno}",
+                    str(module).partition(".")[0],
+                    str(extra),
+                )
+
+
+def test_optional_packages_are_in_the_extras_that_errors_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wrong = [
+        f"{place}: {package} is not in {extra!r}"
+        for place, package, extra in imports()
+        if package not in ", ".join(project["optional-dependencies"].get(extra, ["-"]))
+        or extra not in project["optional-dependencies"]
+    ]
+    assert not wrong
+    assert len(list(imports())) > 3
+
+
 def test_what_messages_name_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

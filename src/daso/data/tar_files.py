@@ -13,7 +13,7 @@ from typing import IO, Any, Self, cast
 
 from daso.data.listing import is_hidden
 from daso.data.places import is_address
-from daso.errors import DasoError, DataError, MissingDependencyError
+from daso.errors import DasoError, DataError, import_extra
 
 LONG_HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
@@ -98,12 +98,7 @@ def open_file(shard: str) -> Iterator[IO[bytes]]:
 
 def import_fsspec() -> Any:
     """Import fsspec."""
-    try:
-        import fsspec
-    except ImportError as error:
-        text = "shards at an address need fsspec: pip install 'daso[stream]'"
-        raise MissingDependencyError(text) from error
-    return fsspec
+    return import_extra("fsspec", "stream", "shards at an address need")
 
 
 class _Header(tarfile.TarInfo):

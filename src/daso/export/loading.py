@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from daso.balance import balanced_by
-from daso.errors import MissingDependencyError, OptionError, RunError, check_choice, first_line
+from daso.errors import OptionError, RunError, check_choice, first_line, import_extra
 from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
@@ -210,12 +210,7 @@ def onnx_session(path: Path, device: str = "cpu") -> Any:
         OptionError: this onnxruntime does not support the device.
         RunError: the file is not an ONNX model.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path}: an ONNX file needs onnxruntime: pip install 'daso[onnx]'"
-        ) from error
+    onnxruntime = import_extra("onnxruntime", "onnx", f"{path}: an ONNX file needs")
     kinds = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
     kind = "cpu" if device == "auto" else device
     if kinds.get(kind) not in onnxruntime.get_available_providers():

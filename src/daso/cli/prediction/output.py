@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.cli.prediction.inputs import Input
-from daso.errors import DataError, MissingDependencyError, OptionError
+from daso.errors import DataError, OptionError, import_extra
 from daso.files import check_writable, replacing, reported
 
 Cells = list[Any]
@@ -134,12 +134,7 @@ def check_output(out: Path) -> None:
     if out.suffix.lower() not in FORMATS:
         raise OptionError(f"{out}: unknown suffix; choose from .csv, .jsonl, .parquet")
     if FORMATS[out.suffix.lower()] == "parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{out} needs pyarrow: pip install 'daso[parquet]'"
-            ) from error
+        import_extra("pyarrow.parquet", "parquet", f"{out} needs")
 
 
 def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from daso.errors import MissingDependencyError, OptionError, RunError
+from daso.errors import OptionError, RunError, import_extra
 from daso.files import Row, read_json, save_json
 from daso.reproduce.campaign import Campaign
 from daso.reproduce.cells import Cell
@@ -95,12 +95,9 @@ class Jobs:
         self.campaign = campaign.with_absolute_paths()
         self.folder = self.campaign.folder / FOLDER
         values = dict(map(_parse_option, options))
-        try:
-            from submitit import AutoExecutor, LocalJob, SlurmJob
-        except ImportError as error:
-            raise MissingDependencyError(
-                "--engine needs submitit: pip install 'daso[cluster]'"
-            ) from error
+        import_extra("submitit", "cluster", "--engine needs")
+        from submitit import AutoExecutor, LocalJob, SlurmJob
+
         self._kind: type[Job[str]] = SlurmJob if engine == "slurm" else LocalJob
         requeues = {f"{name}_max_num_timeout": MAX_REQUEUES for name in ("slurm", "local")}
         defaults = {"timeout_min": DEFAULT_TIMEOUT_MINUTES, "stderr_to_stdout": True}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.errors import DataError, MissingDependencyError, first_line
+from daso.errors import DataError, first_line, import_extra
 
 CHUNK = 512
 END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -41,11 +41,7 @@ Opener = Callable[[Path], AbstractContextManager[Table]]
 
 def import_pyarrow(what: str) -> Any:
     """Import pyarrow; *what* begins the error without it."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError(f"{what} need pyarrow: pip install 'daso[parquet]'") from error
-    return pyarrow
+    return import_extra("pyarrow", "parquet", f"{what} need")
 
 
 def _find_batch(batches: Generator[Any], first: int, row: int) -> tuple[int, Any]:

@@ -12,7 +12,7 @@ from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, splits_by_part
 from daso.data.places import HUB
-from daso.errors import DataError, MissingDependencyError, first_line
+from daso.errors import DataError, first_line, import_extra
 
 
 def list_hub(name: str, *, download: bool = False) -> Listing:
@@ -42,12 +42,9 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
 
 
 def _load(repository: str, configuration: str | None, name: str, *, download: bool) -> Any:
-    try:
-        import datasets
-        import huggingface_hub.constants as hub
-    except ImportError as error:
-        text = f"{HUB}{name} needs datasets: pip install 'daso[hf]'"
-        raise MissingDependencyError(text) from error
+    datasets = import_extra("datasets", "hf", f"{HUB}{name} needs")
+    import huggingface_hub.constants as hub  # which datasets needs
+
     modules: tuple[Any, ...] = (datasets.config, hub)
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from functools import partial
 
 from daso.cli.terminal.counters import decoding_progress, tell
 from daso.cli.terminal.parse import parse
 from daso.cli.verbs.label.command import LabelCommand
-from daso.errors import MissingDependencyError
+from daso.errors import import_extra
 
 
 def run(argv: Sequence[str]) -> int:
@@ -17,12 +16,7 @@ def run(argv: Sequence[str]) -> int:
     command = parse(LabelCommand, argv, "daso label")
     shows_page = not command.apply and command.export is None
     for package in ("starlette", "uvicorn") if shows_page else ():
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise MissingDependencyError(
-                f"daso label needs {package}: pip install 'daso[label]'"
-            ) from None
+        import_extra(package, "label", "daso label needs")
 
     from daso.cli.verbs.label.page import label, placed
 
