@@ -16,6 +16,7 @@ from daso.errors import RunError
 from daso.evaluate.metrics import recall_precision
 from daso.export.facts import ModelFacts
 from daso.files import printable, read_json
+from daso.report.wording import percent
 from daso.train.calibration import read_calibration
 from daso.train.model import Model
 
@@ -138,10 +139,6 @@ def _table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def _percent(value: float) -> str:
-    return "" if np.isnan(value) else f"{100 * value:.1f}"
-
-
 def _head(facts: ModelFacts, kind: str, name: str) -> str:
     shape = " x ".join(map(str, facts.input_shape))
     inputs = f"float32 vectors, N x {shape}"
@@ -180,11 +177,11 @@ def _quality(
     recall, precision = recall_precision(counts)
     lines = [
         f"On {counts.sum():,} {'test images' if on_test else 'held-out images'}: accuracy "
-        f"{_percent(np.diag(counts).sum() / counts.sum())}%, balanced accuracy (mean recall of the "
-        f"classes) {_percent(float(np.nanmean(recall)))}%."
+        f"{percent(np.diag(counts).sum() / counts.sum())}%, balanced accuracy (mean recall of the "
+        f"classes) {percent(float(np.nanmean(recall)))}%."
     ]
     if summary.get("balanced_accuracy") is not None:
-        balanced = _percent(summary["balanced_accuracy"])
+        balanced = percent(summary["balanced_accuracy"])
         lines.append(f"Balanced accuracy of the run: {balanced}% ({summary['measure']}).")
     uses = ["choose the network"] if chosen else []
     uses += ["calibrate"] if facts.calibration_note is None else []
@@ -199,7 +196,7 @@ def _quality(
         wrong[k] = 0
         other = facts.class_names[int(wrong.argmax())]
         confused = f"{_text(other)} ({int(wrong.max())})" if wrong.sum() else ""
-        shares = _percent(recall[k]), _percent(precision[k])
+        shares = percent(recall[k]), percent(precision[k])
         rows.append([_text(name), facts.labeled_counts[k], *shares, counts[k].sum(), confused])
     return " ".join(lines) + "\n\n" + _table(rows)
 
