@@ -24,7 +24,7 @@ DECIDING = 200
 """Unlabeled images that decide the shape of a cache where none is labeled."""
 
 
-def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
+def read_listing(listing: Listing, reading: Reading) -> Source:
     """Decode a data set and refuse unreadable images and copies.
 
     Published benchmarks are not searched for copies. With ``skip_bad`` unreadable images and those
@@ -35,7 +35,6 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
             without images, or see ``without_copies``.
         OptionError: the size is not positive.
     """
-    reading = reading or Reading()
     arrays, reasons, notes = decode_pools(listing, reading)
     unreadable = tuple(
         (pool.name_of(index), reason)

@@ -35,9 +35,7 @@ def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
     return find_folder(folder, FOLDER, names)
 
 
-def read_semi_aves(
-    folder: Path, reading: Reading | None = None, *, open_set: bool = False
-) -> Source:
+def read_semi_aves(folder: Path, reading: Reading, *, open_set: bool = False) -> Source:
     """Read Semi-Aves: 5,959 labeled, 8,000 test and 26,640 unlabeled images of 200 bird species.
 
     Su, Maji: *The Semi-Supervised iNaturalist-Aves Challenge at FGVC7 Workshop*, 2021, arXiv
@@ -54,7 +52,6 @@ def read_semi_aves(
         reading: see ``open_source``; without a size, the central square is resized to 224 pixels.
         open_set: add the 122,208 images of other species, without labels, to the unlabeled ones.
     """
-    reading = reading or Reading()
     folder = locate_semi_aves(folder, open_set=open_set)
     bad: Bad = []
     images = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from daso.evaluate.metrics import confusion_matrix
 from daso.files import Row
 from daso.report.html.run import UNREADABLE, Run
 from daso.report.html.template import percent
@@ -50,8 +51,7 @@ def _believed_answers(run: Run) -> Array | None:
     valid = min(label.min(), answer.min()) >= -1 and max(label.max(), answer.max()) < count
     if not valid or answer[known].min() < 0:
         return None
-    pairs = label[known].astype(int) * count + answer[known]
-    return np.bincount(pairs, minlength=count**2).reshape(count, count).astype(float)
+    return confusion_matrix(label.astype(int), answer, count).astype(float)
 
 
 def measured_counts(run: Run) -> Array | None:
