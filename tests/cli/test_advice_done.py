@@ -189,6 +189,21 @@ def test_damage_of_labels_is_mended_as_advised(say: Say, tmp_path: Path) -> None
     assert "2 files were put back" in said
 
 
+def test_a_sorting_is_taken_back_as_advised(say: Say, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos")
+    label_some(folder, {0: "cat", 1: "dog"})
+    assert say("label", folder, "--apply")[0] == 0
+    (folder / "labeled" / "cat" / "00-2.png").unlink()
+    advice = r"'daso (label \S+ --apply --undo)' takes all sorting back"
+    status, said = say("data", "check", folder)
+    (words,) = re.findall(advice, said)
+    assert say(*words.split())[0] == 0
+    status, said = say("data", "check", folder)
+    assert status == 0
+    assert "2 labels of daso label are used" in said
+    assert not re.search(advice, said)
+
+
 def test_images_are_named_as_advised(say: Say, run: Path, tmp_path: Path) -> None:
     photos = run.parent / "photos"
     status, said = say(

@@ -73,10 +73,20 @@ def find_changes(
     """Compare a journal with the images that are there, by part."""
     decisions, labels = journal.decisions(), pools["train"].labels
     applied = journal.applied()
-    files = {str((entry.details or {})["to"]): entry for entry in applied.values()}
+    files = {_place_of(entry): entry for entry in applied.values()}
     parts = [part for part in ("train", "unlabeled") if part in pools]
     places = _places({*decisions, *files}, parts, names)
     fresh = _unchanged(decisions, places, checksums)
+    lost = [
+        image
+        for image, entry in decisions.items()
+        if image in places
+        and entry.number in applied
+        and _place_of(applied[entry.number]) not in places
+    ]
+    if lost:  # unless the copy has only moved
+        there = set(checksums("train", np.arange(len(labels))))
+        lost = [image for image in lost if decisions[image].checksum not in there]
     given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
     out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
     missing, changed, none = [], [], 0
@@ -138,7 +148,7 @@ def find_changes(
             "labels": sum(used.values()),
             "none": none,
         },
-        tuple(_notes(journal, used, alone, len(corrected), none, missing, changed)),
+        tuple(_notes(journal, used, alone, len(corrected), none, missing, changed, lost)),
     )
 
 
@@ -194,6 +204,11 @@ def _labels_before(
     return before
 
 
+def _place_of(entry: Entry) -> str:
+    """Return where a file was sorted to."""
+    return str((entry.details or {})["to"])
+
+
 def _class_before(entry: Entry) -> str | None:
     """Return the class of a sorted file before; None: it was unlabeled."""
     return (entry.details or {}).get("was")
@@ -237,6 +252,7 @@ def _notes(
     none: int,
     missing: Sequence[str],
     changed: Sequence[str],
+    lost: Sequence[str],
 ) -> Iterable[str]:
     said = []
     if used:
@@ -262,6 +278,12 @@ def _notes(
     ):
         if images:
             yield f"{journal.path}: {_labels(len(images))} not used: {why} ({listed(images)})"
+    if lost:
+        yield (
+            f"{journal.path}: {_labels(len(lost))} not used: the sorted files are gone "
+            f"({listed(lost)}); 'daso label {journal.path.parent} --apply --undo' takes all "
+            "sorting back"
+        )
 
 
 def _labels(count: int) -> str:

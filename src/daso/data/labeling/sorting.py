@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from daso.data.formats.folder import labeled_folder
 from daso.data.images.decode import SUFFIXES
-from daso.data.journal.entries import Journal
+from daso.data.journal.entries import DECISIONS, Action, Entry, Journal
 from daso.data.labeling.opened import LabelingData
 from daso.data.labeling.placing import place, put_back, same_content
 from daso.errors import DataError, OptionError, RunError, same_name
@@ -85,7 +85,10 @@ def sort_files(journal: Journal, data: LabelingData, how: How = "copy") -> list[
 
 
 def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
-    """Put the files back that ``sort_files`` has placed, the last first; return notes."""
+    """Put the files back that ``sort_files`` has placed, the last first; return notes.
+
+    What was decided about a sorted file since then is a decision about the file put back.
+    """
     base = _folder_of(data)
     # Those of an interrupted sorting are completed, so that they can be put back like others.
     notes = sort_files(journal, data) if plan_path(journal).exists() else []
@@ -94,6 +97,7 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
     for entry in applied:
         to = str((entry.details or {})["to"])
         _require_own(data, base, str(entry.image), to, journal.path)
+    decisions = journal.decisions()
     for entry in reversed(placed):
         details = entry.details or {}
         try:
@@ -109,7 +113,18 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
                 f"cannot put {entry.image} back: {error.strerror or error}; repeat the command"
             ) from error
         notes += [f"{details['to']}: {note}"] if note else []
-        journal.append("undo", undoes=entry.number, image=entry.image, round=entry.round)
+        actions: list[tuple[Action, dict[str, Any]]] = [("undo", _undoing(entry))]
+        since, known = decisions.get(details["to"]), decisions.get(str(entry.image))
+        if since is not None and not note:
+            if not os.path.lexists(base / details["to"]):
+                actions.insert(0, ("undo", _undoing(since)))
+            if known is None or known.number < since.number:
+                told = {"label": since.label, "checksum": since.checksum, "round": since.round}
+                action: Action = "none" if since.label is None else "label"
+                actions.insert(0, (action, {"image": entry.image, **told}))
+        written = journal.extend(actions)
+        if written[0].action in DECISIONS:
+            decisions[str(entry.image)] = written[0]
     # Also those that an earlier call had emptied when it was killed.
     folders = {
         (base / entry.details["to"]).parent
@@ -123,6 +138,10 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
             with contextlib.suppress(OSError):  # something else lies in it
                 one.rmdir()
     return notes or [f"{len(placed):,} files were put back"]
+
+
+def _undoing(entry: Entry) -> dict[str, Any]:
+    return {"undoes": entry.number, "image": entry.image, "round": entry.round}
 
 
 def _folder_of(data: LabelingData) -> Path:

@@ -1,0 +1,81 @@
+"""Files that were sorted into class folders, and what is decided or done to them afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from label_sets import label_some, write_folder, write_image
+from test_label_sorting import labels_of, opened, tree, unlabeled_of
+
+from daso.data.journal import Entry
+from daso.data.labeling import open_for_labeling, sort_files, sorting, unsort_files
+from daso.data.open import open_source
+
+
+def decide(folder: Path, labels: dict[str, str | None]) -> None:
+    """Decide images by the pixels' file names, wherever the files are; of copies, the labeled one."""
+    names = open_for_labeling(str(folder)).places()
+    for name, label in labels.items():
+        part, index = next(at for known, at in names.items() if Path(known).name == name)
+        label_some(folder, {index: label}, part)
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+@pytest.mark.parametrize("layout", ["parts", "flat"])
+def test_what_is_decided_about_sorted_files_holds_when_they_are_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: sorting.How, layout: str
+) -> None:
+    folder = tmp_path / "photos"
+    for number in range(8):
+        write_image(folder / ("unlabeled" if layout == "parts" else "") / f"x{number}.png", number)
+    first: dict[str, str | None] = {"x0.png": "fox", "x1.png": "fox", "x2.png": "cat"}
+    later: dict[str, str | None] = {"x0.png": "cat", "x1.png": None, "x2.png": "fox"}
+    later |= {"x3.png": "fox", "x4.png": None}
+    decide(folder, first)
+    files = tree(folder)
+    with opened(folder)[0] as journal:
+        sort_files(journal, open_for_labeling(str(folder)), how)
+    decide(folder, later)
+    expected = open_source(str(folder))
+    again = shutil.copytree(folder, tmp_path / "again")
+    with opened(again)[0] as journal:  # corrected files change their folders, too
+        sort_files(journal, open_for_labeling(str(again)), how)
+    for place in (folder, again):
+        with opened(place)[0] as journal:
+            extend, calls = journal.extend, []
+
+            def cut(*values: Any, extend: Any = extend, calls: list[int] = calls) -> list[Entry]:
+                calls.append(1)
+                if len(calls) > 2:
+                    raise KeyboardInterrupt
+                return extend(*values)  # type: ignore[no-any-return]
+
+            monkeypatch.setattr(journal, "extend", cut)
+            with pytest.raises(KeyboardInterrupt):
+                unsort_files(journal, open_for_labeling(str(place)))
+        with opened(place)[0] as journal:
+            unsort_files(journal, open_for_labeling(str(place)))
+            assert not journal.placed()
+            assert len(journal.decisions()) == len(later)
+        now = open_source(str(place))
+        assert tree(place) == files
+        assert labels_of(now) == labels_of(expected)
+        assert unlabeled_of(now) == unlabeled_of(expected)
+        assert not [note for note in now.notes if "not used" in note]
+
+
+def test_a_sorted_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox", 1: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)))
+    foxes = tmp_path / "labeled" / "fox"
+    (foxes / "00.png").rename(foxes / "other.png")
+    assert not open_source(str(tmp_path)).notes
+    (foxes / "other.png").unlink()
+    (note,) = open_source(str(tmp_path)).notes
+    assert "1 label of daso label is not used" in note
+    assert "unlabeled/00.png" in note
