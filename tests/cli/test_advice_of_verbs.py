@@ -62,6 +62,12 @@ def moved_after_training(patch: pytest.MonkeyPatch) -> None:
     Path("photos").rename("moved")
 
 
+def sorted_since(patch: pytest.MonkeyPatch) -> None:
+    label_some(Path("photos"), {0: "cat", 1: "dog"})
+    trained("photos", "--out", "sorted")
+    assert main(["label", "photos", "--apply"]) == 0
+
+
 def hidden_class(patch: pytest.MonkeyPatch) -> None:
     label_some(Path("photos"), {0: ".x"})
 
@@ -254,6 +260,14 @@ CASES: dict[str, Case] = {
         prepare=lambda _: write_image(
             Path(shutil.copytree("photos", "moved"), "labeled", "cat", "x.png"), 600
         ),
+    ),
+    "files that were sorted since a training": Case(
+        "validate sorted --folds 2 --quiet",
+        r"13 labels as before, but .* 2 files were sorted since: 'daso (label \S+ --apply --undo)'"
+        r" puts them back",
+        "{0}",
+        "2 files were put back",
+        prepare=sorted_since,
     ),
     "a run that is not complete": Case(
         "compare run half --out compared",

@@ -79,3 +79,25 @@ def test_a_sorted_file_that_is_gone_is_told(tmp_path: Path) -> None:
     (note,) = open_source(str(tmp_path)).notes
     assert "1 label of daso label is not used" in note
     assert "unlabeled/00.png" in note
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+def test_what_a_run_saw_has_the_same_labels_after_sorting(tmp_path: Path, how: sorting.How) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox", 1: "cat"})
+    label_some(tmp_path, {0: "dog"}, "train")
+    before = open_source(str(tmp_path))
+    label_some(tmp_path, {2: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)), how)
+    now = open_source(str(tmp_path), journal=3)
+    assert now.journal is not None
+    assert now.journal["entries"] == 3
+    third = labels_of(open_source(str(tmp_path))).items() - labels_of(before).items()
+    assert labels_of(now) == labels_of(before) | dict(third)
+    assert len(now.train) == len(before.train) + 1
+    with opened(tmp_path)[0] as journal:
+        unsort_files(journal, open_for_labeling(str(tmp_path)))
+    again = open_source(str(tmp_path), journal=3)
+    assert (again.train.digests == before.train.digests).all()
+    assert again.journal == before.journal

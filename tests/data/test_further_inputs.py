@@ -55,6 +55,7 @@ def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
         (["a|b", "a", "b", "a"], ("a", "a|b", "b"), [2, 1, 1], "'a|b' joins names"),
         (["a; b", "a", "b", "a"], ("a", "a; b", "b"), [2, 1, 1], "'a; b' joins names"),
         (["#N/A", "EU", "EU", "#N/A"], ("#N/A", "EU"), [2, 2], "'#N/A' reads like a missing"),
+        (["Unknown", "a", "b", "b"], ("Unknown", "a", "b"), [1, 1, 2], "reads like a missing"),
         (["\uff11", "1", "2", "2"], ("1", "2", "\uff11"), [1, 2, 1], "as numbers"),
         (["\u0661", "1", "2", "2"], ("1", "2", "\u0661"), [1, 2, 1], "as numbers"),
         (["1.0", "1", "cat", "cat"], ("1", "1.0", "cat"), [1, 1, 2], "as numbers"),

@@ -12,6 +12,7 @@ import pytest
 from run_files import edit
 
 from daso.cli import main
+from daso.report.compare import tables
 from daso.report.compare.groups import group_runs, read_runs
 from daso.report.compare.tables import Compared, choose_baseline
 from daso.report.data_changes import describe_changes
@@ -88,6 +89,20 @@ def test_the_difference_has_the_interval_of_both_runs_class_by_class(
     (line,) = (r for r in rows if r["interval_low"] and r["number"] == "balanced accuracy")
     assert float(line["interval_low"]) == pytest.approx(low)
     assert text in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_no_difference_is_beyond_100_points(
+    both: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "interval", lambda *_: 1.5)
+    found = compared(*both)
+    head, row, *_ = found.difference_table()
+    assert dict(zip(head, row, strict=True))["95% interval"] == "-100.0 to +100.0"
+    assert "(-100.0 to +100.0)" in found.class_table()[1][-1]
+    assert main(["compare", *map(str, both), "--out", str(tmp_path / "out")]) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    ends = {(r["interval_low"], r["interval_high"]) for r in rows if r["interval_low"]}
+    assert ends == {("-100.0", "100.0")}
 
 
 def test_seeds_go_to_the_row_of_their_data(both: tuple[Path, Path], tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 DOUBTFUL = frozenset(
     (
         "nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled",
+        "unknown",  # daso predict --unsure
         *("-", "?", "#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
     )
 )  # fmt: skip

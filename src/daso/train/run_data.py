@@ -13,6 +13,7 @@ import torch
 from daso.compose import Recipe
 from daso.data.images.cache import Cache
 from daso.data.images.pool import Pool
+from daso.data.journal.apply import read_journal
 from daso.data.open import open_source
 from daso.data.places import NAMES, is_address, is_named
 from daso.data.source import Source
@@ -74,9 +75,20 @@ def refuse_other_data(
     if changes := describe_changes(saved, current, pools):
         refuse_changed_configuration(folder, config.fingerprint())
         raise RunError(
-            f"the data of {folder} has changed: {'; '.join(changes)}. Name the place of the run's "
-            f"images with --data; 'daso train --like {folder}' trains on the present ones"
+            f"the data of {folder} has changed: {'; '.join(changes)}. {_back(config)}Name the "
+            f"place of the run's images with --data; 'daso train --like {folder}' trains on the "
+            "present ones"
         )
+
+
+def _back(config: RunConfig) -> str:
+    """Advise to put files back, if all that were sorted have been since the run."""
+    journal = None if is_named(config.source) else read_journal(Path(config.source))
+    placed = [] if journal is None else journal.placed()
+    if not placed or placed[0].number <= (config.journal or 0):
+        return ""
+    undo = f"'daso label {config.source} --apply --undo' puts them back"
+    return f"{len(placed):,} files were sorted since: {undo}. "
 
 
 def open_configured(config: RunConfig) -> Source:

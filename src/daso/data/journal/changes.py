@@ -143,7 +143,7 @@ def find_changes(
         np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
         OwnLabels(before, left_out, np.append(rows[kept], np.full(len(moved), -1))),
         {
-            "entries": len(journal.entries),
+            "entries": journal.taken,
             "checksum": journal.checksum,
             "labels": sum(used.values()),
             "none": none,

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -80,7 +80,8 @@ class Journal:
 
     Attributes:
         path: of the file.
-        checksum: hexadecimal, of the lines that were read.
+        taken: number of entries of which decisions count; later ones only say where files are.
+        checksum: hexadecimal, of these entries' lines.
         cut_off: bytes of an incomplete last line, which is no entry.
     """
 
@@ -90,6 +91,7 @@ class Journal:
         self.path, self.checksum = path, checksum
         self._lock = threading.RLock()
         self._entries = list(entries)
+        self.taken = len(self._entries)
         self._held: io.FileIO | None = None
         self._size, self._rest, self._ends = 0, 0, True  # bytes; whether the last line ends
 
@@ -98,7 +100,8 @@ class Journal:
         """Read a journal without locking it; one that does not exist is empty.
 
         Args:
-            first: take only so many entries, as a run did that is resumed; None: all.
+            first: take only so many entries, as a run did that is resumed, and of later ones those
+                that say where files were sorted since; None: all.
 
         Raises:
             RunError: a line other than the last is damaged, or the file cannot be read.
@@ -113,10 +116,12 @@ class Journal:
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(json.loads(rest), dict):  # complete: an editor may have left it so
                 lines, rest = [*lines, rest], b""
-        numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()][:first]
-        kept = [line for _, line in numbered]
+        numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        kept = [line for _, line in numbered[:first]]
         entries = [_parse(line, i, path, at) for i, (at, line) in enumerate(numbered, 1)]
-        journal = cls(path, entries, hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest())
+        taken = [*entries[:first], *_sorting(entries[len(kept) :], entries)]
+        journal = cls(path, taken, hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest())
+        journal.taken = len(kept)
         journal._size, journal._rest = len(content) - len(rest), len(rest)
         journal.cut_off = len(rest)
         journal._ends = content[: journal._size].endswith(b"\n") or not journal._size
@@ -239,6 +244,14 @@ class Journal:
 def labels_in_force(journal: Journal) -> set[str]:
     """Return the classes of all labels in force."""
     return {entry.label for entry in journal.decisions().values() if entry.label is not None}
+
+
+def _sorting(some: Iterable[Entry], entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield those of some entries that record where a file was sorted or put back."""
+    for entry in some:
+        undone = entry.undoes is not None and entries[entry.undoes - 1].action == "apply"
+        if entry.action == "apply" or undone:
+            yield entry
 
 
 def _line(entry: Entry) -> str:

@@ -254,8 +254,15 @@ def _signed(difference: Difference) -> str:
     return text if len(difference.values) == 1 else f"{text} ± {difference.deviation:.1f}"
 
 
+def _ends(difference: Difference, half: float) -> tuple[float, float]:
+    """Return the ends of the interval of a difference of two shares, in points."""
+    ends = difference.mean - half, difference.mean + half
+    return max(-100.0, ends[0]), min(100.0, ends[1])
+
+
 def _range(difference: Difference, half: float) -> str:
-    return f"{difference.mean - half:+.1f} to {difference.mean + half:+.1f}"
+    low, high = _ends(difference, half)
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def probability(p: float) -> str:
@@ -338,7 +345,7 @@ def _cells(one: Compared, group: Group, measure: str | int, value: Value) -> lis
     half = math.nan
     if compared and (measure in TESTED or isinstance(measure, int)):
         half = one.half_interval(group, difference, measure)
-    ends = (difference.mean - half, difference.mean + half)
+    ends = (math.nan, math.nan) if math.isnan(half) else _ends(difference, half)
     shown = [None if math.isnan(value) else value for value in (*tests, *ends)]
     pairs = len(difference.values)
     return [len(numbers), mean, deviation, seeds, texts, one.baseline.name, pairs, *shown]
