@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from daso.cli.terminal.tables import make_table
-from daso.data.check.findings import CALLED, Finding
+from daso.data.check.findings import CALLED, Finding, how_many
 from daso.data.check.report import Report
 
 COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
@@ -45,8 +45,8 @@ def _class_table(report: Report) -> Table:
 
 def _summary(report: Report) -> str:
     counts = ", ".join(f"{count:,} {CALLED[part]}" for part, count in report.counts.items())
-    lines = [f"{counts} images of {len(report.class_names)} classes"]
-    if report.imbalance is not None:
+    lines = [f"{counts} images of {how_many(report.class_names, 'class', 'classes')}"]
+    if report.imbalance is not None and report.imbalance > 1:
         ratio = f"{report.imbalance:.3g}"
         lines[0] += f"; the largest class has {ratio} times the labels of the smallest"
     if report.widths and report.heights and report.shape:

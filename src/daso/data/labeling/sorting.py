@@ -262,7 +262,8 @@ def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]
         told = {name: details.pop(name) for name in ("image", "label", "checksum")}
         journal.append("apply", **told, details=details)
         count += 1
-    notes.append(f"{count:,} files were sorted; --apply --undo puts them back")
+    sorted_ = "1 file was" if count == 1 else f"{count:,} files were"
+    notes.append(f"{sorted_} sorted; --apply --undo undoes it")
 
 
 def _read_plan(path: Path) -> list[Step]:
