@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ import torch
 
 from daso.data.source import Source
 from daso.evaluate.metrics import confusion_matrix
-from daso.evaluate.predict import predict_logits
+from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.files import read_arrays, read_json
-from daso.train import evaluation
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import train_run
@@ -25,19 +25,19 @@ def test_what_a_run_says_of_its_model_is_what_the_model_answers(
     tiny_config: MakeConfig,
     digits: Source,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     deploy: str,
 ) -> None:
     predicted = []
 
-    def counted(network: Any, images: Any) -> torch.Tensor:
-        predicted.append(len(images))
-        return predict_logits(network, images)
+    def counted(network: Any, images: Any, index: Any = None) -> Iterator[torch.Tensor]:
+        if index is None:
+            predicted.append(len(images))
+        return represent_in_batches(network, images, index=index)
 
-    monkeypatch.setattr(evaluation, "predict_logits", counted)
     # A rate at which the last network is rarely the best one.
     config = tiny_config("supervised", steps=8, evaluate_every=2, deploy=deploy, learning_rate=0.5)
     prepared = prepare(config, digits)
+    prepared.training.represent = counted
     rows = list(train_run(prepared, tmp_path / "run"))
     evaluations = sum(row["event"] == "evaluate" for row in rows)
     assert evaluations == 4
