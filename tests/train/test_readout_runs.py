@@ -27,6 +27,7 @@ from daso.nets.readout import NAME
 from daso.readout.joining import OVERFIT_SCALE
 from daso.train import readout
 from daso.train.evaluation import evaluate_network
+from daso.train.folder.checkpoint import load_checkpoint
 from daso.train.loop import never
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
@@ -303,6 +304,19 @@ def test_patches_of_many_images_keep_more_components(
     assert kept() == 256
     assert kept(join_patches=False) == 128
     assert kept(dimensions=20) == 20
+
+
+def test_a_checkpoint_of_an_earlier_readout_is_refused(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    config = tiny_config("supervised+mixture", **BRIEF)
+    folder = train(prepare(config, digits), tmp_path / "run", calls=4)
+    checkpoint = load_checkpoint(folder / "checkpoints", pytest.fail)
+    tensors = {n: t for n, t in checkpoint.tensors.items() if not n.endswith(".share")}
+    assert len(tensors) < len(checkpoint.tensors)
+    older = dataclasses.replace(checkpoint, tensors=tensors)
+    with pytest.raises(RunError, match="earlier version; train the run again"):
+        prepare(config, digits).at(older)
 
 
 def test_patches_of_an_image_are_encoded_once_after_the_first_fit(

@@ -107,14 +107,15 @@ class Prepared:
         """
         try:
             self.plan.load_state_dict(without_prefix(checkpoint.tensors, "plan."))
-        except RuntimeError as error:
+            readout = Readout.like(checkpoint.average())
+        except (RuntimeError, ValueError) as error:
             raise RunError(f"{checkpoint.path} is of another configuration: {error}") from error
         ends = list(itertools.accumulate(stage.steps for stage in self.plan.stages()))
         stage = next((n for n, end in enumerate(ends) if checkpoint.step <= end), len(ends) - 1)
         prepared = self if stage == self.stage else self.begin_stage(stage)
         tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith("plan.")}
         step = checkpoint.step - prepared.first_step
-        if (readout := Readout.like(checkpoint.average())) is not None:
+        if readout is not None:
             network = prepared.training.average.network
             network.read_out(readout.to(network.mean.device))
         prepared.training.load(tensors, step, checkpoint.seconds)
