@@ -201,7 +201,7 @@ def test_hostile_names_do_nothing(visit: Reports, finished_run: Path) -> None:
     page.evaluate(SETTLED)
     assert page.evaluate("document.title").startswith("finished: " + HOSTILE[0])
     assert HOSTILE[1] in page.evaluate("document.getElementById('class-table').textContent")
-    assert page.evaluate("document.scripts.length") == 2
+    assert page.evaluate("document.scripts.length") == 3
     address = (finished_run / "report.html").as_uri()
     page = visit.file(finished_run / "report.html", 320)
     for width in (320, 390):  # names are long, one of them without a blank
@@ -339,7 +339,11 @@ def test_the_theme_is_the_systems_until_the_button_says_otherwise(
         page.evaluate("document.getElementById('theme').click()")
         page.evaluate(SETTLED)
         assert (brightness(page) > 128) == light
-        page.reload()
+        for _ in range(60):  # what is remembered is written while the page goes on
+            page.reload()
+            if (brightness(page) > 128) == light:
+                break
+            page.wait_for_timeout(500)
         assert (brightness(page) > 128) == light
 
 

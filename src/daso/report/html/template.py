@@ -88,21 +88,25 @@ def render_page(
     problems: Sequence[str],
     **values: Any,
 ) -> str:
-    """Return a page in which only its own script runs.
+    """Return a page in which only its own scripts run.
 
     *links* are identifier and title of each section; *problems* are shown on top.
     """
     templates = environment()
     assert templates.loader is not None
-    style, *parts = (
-        templates.loader.get_source(templates, file)[0] for file in ("style.css", *scripts)
+    style, theme, *parts = (
+        templates.loader.get_source(templates, file)[0]
+        for file in ("style.css", "theme.js", *scripts)
     )
     script = "".join(parts)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    digests = [hashlib.sha256(text.encode()).digest() for text in (theme, script)]
     return templates.get_template(template).render(
         style=Markup(style),
+        theme=Markup(theme),
         script=Markup(script),
-        script_hash=f"sha256-{digest}",
+        script_hashes=Markup(
+            " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+        ),
         links=links,
         problems=problems,
         **values,

@@ -4,8 +4,7 @@
 
   // Light and dark: as the system has it until the button says otherwise.
   const root = document.documentElement;
-  const remember = (value) => { try { localStorage.setItem("daso-theme", value); } catch { /* files may have no storage */ } };
-  try { const theme = localStorage.getItem("daso-theme"); if (theme) root.dataset.theme = theme; } catch { /* likewise */ }
+  const remember = (value) => { try { localStorage.setItem("daso-theme", value); } catch { /* as in theme.js */ } };
   find("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
