@@ -159,6 +159,26 @@ def test_chosen_size(tmp_path: Path) -> None:
         assert read_folder(tmp_path).train.images.shape[2:] == expected
 
 
+def test_small_images_of_one_size_are_opened_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    plain = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda path, **how: (opened.append(path), plain(path, **how))[1]
+    )
+    bad = folder / "unlabeled" / "bad.png"
+    bad.touch()
+    source = read_folder(folder, skip_bad=True)
+    assert len(opened) == 13  # the first twice: it tells the size
+    assert [name for name, _ in source.skipped] == [str(bad)]
+    picture(folder / "unlabeled" / "wide.png", 103, (24, 16))
+    mixed = read_folder(folder, skip_bad=True)
+    assert mixed.skipped == source.skipped
+    assert first_values(mixed, "train") == first_values(source, "train")
+    assert first_values(mixed, "unlabeled") == [*first_values(source, "unlabeled"), 103]
+
+
 def test_given_size_makes_squares(folder: Path) -> None:
     assert read_folder(folder, size=5).train.images.shape == (6, 3, 5, 5)
     with pytest.raises(OptionError, match="at least 1"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,16 @@ import numpy.typing as npt
 from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Reasons
-from daso.data.images.decode import ImageHeader
+from daso.data.images.decode import ImageHeader, decode, read_header
 from daso.data.images.decoded import Decoded, DecodedImages, brightest, darkness, select_images
-from daso.data.images.encoded import EncodedImages, no_size_warnings, read_headers, work_through
-from daso.data.images.layout import Layout, choose_layout, square_layout
+from daso.data.images.encoded import (
+    Encoded,
+    EncodedImages,
+    no_size_warnings,
+    read_headers,
+    work_through,
+)
+from daso.data.images.layout import LARGEST_KEPT, Layout, choose_layout, square_layout
 from daso.data.images.memory import memory_shortage
 from daso.data.listing import Listing, Reading
 from daso.data.source import Source, parts_of, refuse_empty_classes
@@ -90,6 +96,9 @@ def decode_pools(
     reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
     arrays: dict[str, Decoded] = {}
     with no_size_warnings():
+        alike = _decode_alike(listing.pools, reading, reasons)
+        if alike is not None:
+            return dict(alike), reasons, ()
         layout, notes = _choose_layout(listing, reading, reasons)
         if layout is not None and reading.cache is not None:
             for part, pool in listing.pools.items():
@@ -100,7 +109,10 @@ def decode_pools(
                 arrays[part], more = reading.cache.decode(part, pool, layout)
                 reasons[part].update(more)
         elif layout is not None:
-            arrays = {**_decode_in_memory(listing.pools, layout, reasons)}
+            _refuse_what_is_too_large(listing.pools, layout)
+            one = (layout.channels or 1, layout.height, layout.width)
+            decoded = _decode_in_memory(listing.pools, layout.decode, one, reasons)
+            arrays = dict(decoded or {})
     return arrays, reasons, notes
 
 
@@ -179,20 +191,52 @@ def _deciding(listing: Listing) -> EncodedImages:
     return pool.select(np.linspace(0, len(pool) - 1, DECIDING).astype(np.int64))
 
 
+def _decode_alike(
+    pools: Mapping[str, EncodedImages], reading: Reading, reasons: dict[str, Reasons]
+) -> dict[str, npt.NDArray[np.uint8]] | None:
+    """Decode small images that all have the size of the first, in one pass; None: they have not."""
+    if reading.size is not None or reading.cache is not None:
+        return None
+    first = next(
+        (item for pool in pools.values() for items in pool.chunks() for item in items), b""
+    )
+    try:
+        if isinstance(first, DataError):
+            raise first
+        header = read_header(first)
+    except DataError:
+        return None
+    shape = (header.height, header.width)
+    if max(shape) > min(LARGEST_KEPT, reading.largest_side or LARGEST_KEPT):
+        return None
+    if memory_shortage(sum(map(len, pools.values())), (3, *shape)):
+        return None
+    found: dict[str, Reasons] = {part: {} for part in pools}
+    arrays = _decode_in_memory(pools, decode, (1, *shape), found)
+    reasons.update(found if arrays is not None else {})
+    return arrays
+
+
 def _decode_in_memory(
-    pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
-) -> dict[str, npt.NDArray[np.uint8]]:
-    """Decode all images; unreadable ones get a reason and undefined pixels."""
-    _refuse_what_is_too_large(pools, layout)
-    shape = (layout.channels or 1, layout.height, layout.width)
+    pools: Mapping[str, EncodedImages],
+    decode: Callable[[Encoded], npt.NDArray[np.uint8]],
+    shape: tuple[int, int, int],
+    reasons: dict[str, Reasons],
+) -> dict[str, npt.NDArray[np.uint8]] | None:
+    """Decode all images; unreadable ones get a reason and undefined pixels.
+
+    A part of *shape* with one channel gets three at its first image in color. None: an image has
+    another height or width.
+    """
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for part, pool in pools.items():
-        # If the channels are not known yet, a part is gray until its first image in color.
         images = np.empty((len(pool), *shape), dtype=np.uint8)
-        for index, result in enumerate(work_through(pool, layout.decode, set(reasons[part]))):
+        for index, result in enumerate(work_through(pool, decode, set(reasons[part]))):
             if isinstance(result, str):
                 reasons[part].setdefault(index, result)
                 continue
+            if result.shape[1:] != shape[1:]:
+                return None
             if len(result) > images.shape[1]:
                 images = np.repeat(images, 3, axis=1)
             images[index] = result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -317,8 +318,9 @@ def _labeled_images(files: Mapping[str, list[Path]], class_names: Sequence[str])
 def _unlabeled_images(place: str, faults: Faults) -> EncodedImages:
     if is_shards(place):
         return unlabeled_tars(place, faults.others)
-    files = (path for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
-    shards = sorted(files)
+    with os.scandir(place) as entries:
+        files = (Path(e.path) for e in entries if is_shards(e.name) and e.is_file())
+        shards = sorted(files)
     paths = image_files(Path(place), faults, set(shards))
     images = EncodedImages.of_files(paths, [UNLABELED] * len(paths))
     parts = (unlabeled_tars(str(shard), faults.others) for shard in shards)

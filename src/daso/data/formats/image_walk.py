@@ -48,22 +48,39 @@ def walk(
     *others* counts the files with other endings, and what is hidden, but for *read*.
     """
     seen: set[tuple[int, int]] = set()
-    for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
-        status = Path(parent).stat()
+    waiting = [os.fspath(folder)]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            status = Path(parent).stat()
+            with os.scandir(parent) as found:
+                entries = list(found)
+        except OSError as error:
+            if note is not None:
+                note(error)
+            continue
         if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        hidden = [name for name in subfolders if is_hidden(name)]
-        if others is not None:
-            for name in hidden:
-                others.add("hidden folders", str(Path(parent) / name))
-        subfolders[:] = sorted(set(subfolders) - set(hidden))
-        for path in (Path(parent) / name for name in names):
-            if is_image(path):
-                yield path
-            elif others is not None and path.name != JOURNAL and path not in read:
-                others.add_file(str(path))
+        subfolders = []
+        for entry in entries:
+            if _is_folder(entry):
+                if not is_hidden(entry.name):
+                    subfolders.append(entry.path)
+                elif others is not None:
+                    others.add("hidden folders", entry.path)
+            elif is_image(entry):
+                yield Path(entry.path)
+            elif others is not None and entry.name != JOURNAL and Path(entry.path) not in read:
+                others.add_file(entry.path)
+        waiting += sorted(subfolders, reverse=True)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or through a locked folder
+        return False
 
 
 def require_readable(folder: Path) -> None:
@@ -72,11 +89,11 @@ def require_readable(folder: Path) -> None:
         raise DataError(f"{folder}: this folder cannot be read: Permission denied; {PERMIT}")
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path has an image suffix and is a file, a broken link or unreadable."""
-    if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+def is_image(entry: Path | os.DirEntry[str]) -> bool:
+    """Whether an entry has an image suffix and is a file, a broken link or unreadable."""
+    if entry.name.startswith(".") or not entry.name.lower().endswith(tuple(SUFFIXES)):
         return False
     try:
-        return path.is_file() or (path.is_symlink() and not path.exists())
-    except PermissionError:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry).exists())
+    except OSError:
         return True
