@@ -45,19 +45,25 @@ class Outbox {
     this.kept = navigator.locks?.request(this.name, () => new Promise((done) => (this.release = done)));
   }
 
-  // Takes over what closed tabs had not sent.
-  async adopt() {
-    for (const name of Object.keys(localStorage).filter((one) => one.startsWith(PREFIX) && one !== this.name))
-      await navigator.locks?.request(name, { ifAvailable: true }, (lock) => {
-        if (!lock) return;
+  // Takes over what other tabs have not sent, each once it is closed or of an earlier server.
+  adoptAll(onadopted) {
+    const awaited = new Set([this.name]);
+    const adopt = (name) => {
+      if (!name?.startsWith(PREFIX) || awaited.has(name)) return;
+      awaited.add(name);
+      navigator.locks?.request(name, () => {
+        awaited.delete(name);
         const items = JSON.parse(localStorage.getItem(name) || "[]");
         localStorage.removeItem(name);
+        if (!items.length) return;
         this.items.push(...items.map((item) => ({ ...item, old: true })));
+        this.keep();
+        onadopted(items.length);
+        this.send();
       });
-    if (this.items.length) this.keep();
-    const adopted = this.items.length;
-    this.send();
-    return adopted;
+    };
+    addEventListener("storage", ({ key }) => adopt(key));
+    Object.keys(localStorage).forEach(adopt);
   }
 
   keep() {

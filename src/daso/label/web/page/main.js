@@ -154,7 +154,6 @@ addEventListener("hashchange", route);
 addEventListener("resize", () => clearTimeout(app.resized) || (app.resized = setTimeout(() => views[name].resize?.(), 200)));
 document.getElementById("help-button").addEventListener("click", help);
 if (location.search) history.replaceState(null, "", `/${location.hash}`);
-const adopted = await outbox.adopt();
-if (adopted) toast(`${count(adopted)} ${adopted === 1 ? "action" : "actions"} of an earlier page are sent now.`, "good");
+outbox.adoptAll((adopted) => toast(`${count(adopted)} ${adopted === 1 ? "action of an earlier page is" : "actions of an earlier page are"} sent now.`, "good"));
 poll();
 document.body.dataset.ready = "yes";
