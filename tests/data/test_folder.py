@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from daso.data.formats.folder import list_folder
+from daso.data.images import encoded
 from daso.data.images.cache import Cache
 from daso.data.listing import Reading
 from daso.data.open import open_source
@@ -288,6 +290,21 @@ def test_wrong_layouts(tmp_path: Path) -> None:
     (tmp_path / "unlabeled").mkdir()
     with pytest.raises(DataError, match="no images in it"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["alone", "threads"])
+def test_many_small_images_decode_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    for index in range(600):
+        picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index:03}.png", index % 251)
+    began: list[int] = []
+    executor = encoded.ThreadPoolExecutor
+    monkeypatch.setattr(encoded, "ThreadPoolExecutor", lambda n: (began.append(n), executor(n))[1])
+    monkeypatch.setattr("time.thread_time", lambda: 0.0 if waits else time.perf_counter())
+    values = first_values(read_folder(tmp_path), "train")
+    assert values == [i % 251 for i in (*range(0, 600, 2), *range(1, 600, 2))]
+    assert bool(began) == waits
 
 
 def test_many_large_images_decode_in_order_with_threads(tmp_path: Path) -> None:
