@@ -263,7 +263,9 @@ def work_through(
     first = list(itertools.islice(items, 1))
     yield from batch(first)
     alone = bool(first) and _is_small(first[0][1])
-    while alone and (some := list(itertools.islice(items, CHUNK))):
+    while alone:
+        if not (some := list(itertools.islice(items, CHUNK))):
+            return
         clock, busy = time.perf_counter(), time.thread_time()
         results = batch(some)
         alone = time.thread_time() - busy > (time.perf_counter() - clock) / 2
