@@ -10,9 +10,12 @@ import pytest
 from label_sets import label_some, write_folder, write_image
 from test_label_sorting import labels_of, opened, tree, unlabeled_of
 
-from daso.data.journal import Entry
+from daso.data.journal import Entry, apply
+from daso.data.journal.names import item_checksum
 from daso.data.labeling import open_for_labeling, sort_files, sorting, unsort_files
 from daso.data.open import open_source
+from daso.errors import OptionError
+from daso.label.session import Session
 
 
 def decide(folder: Path, labels: dict[str, str | None]) -> None:
@@ -79,6 +82,105 @@ def test_a_sorted_file_that_is_gone_is_told(tmp_path: Path) -> None:
     (note,) = open_source(str(tmp_path)).notes
     assert "1 label of daso label is not used" in note
     assert "unlabeled/00.png" in note
+
+
+def test_a_lost_copy_is_sought_among_files_of_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)))
+    (tmp_path / "labeled" / "fox" / "00.png").rename(tmp_path / "labeled" / "dog" / "moved.png")
+    (tmp_path / "labeled" / "fox").rmdir()
+    size = (tmp_path / "unlabeled" / "00.png").stat().st_size
+    labeled = list((tmp_path / "labeled").rglob("*.png"))
+    for file in labeled:
+        if file.name != "moved.png" and file.stat().st_size == size:
+            file.write_bytes(file.read_bytes() + b"\0")
+    read: list[Path] = []
+
+    def checksum(item: Path) -> str:
+        read.append(item)
+        return item_checksum(item)
+
+    monkeypatch.setattr(apply, "item_checksum", checksum)
+    source = open_source(str(tmp_path))
+    assert "moved.png" in {path.name for path in read}
+    assert not {path for path in read if path.stat().st_size != size}
+    assert not source.notes
+    assert source.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["put back", "sorted again"])
+def test_a_file_is_decided_by_its_first_name_after_it_was_sorted(
+    tmp_path: Path, again: bool
+) -> None:
+    write_folder(tmp_path)
+    files = tree(tmp_path)
+    label_some(tmp_path, {0: "fox", 1: "fox", 2: "dog", 3: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)))
+    label_some(tmp_path, {0: "cat", 1: None, 2: "cat"})
+    if again:  # which moves the copies
+        with opened(tmp_path)[0] as journal:
+            sort_files(journal, open_for_labeling(str(tmp_path)))
+            sort_files(journal, open_for_labeling(str(tmp_path)))
+        label_some(tmp_path, {2: "dog"})
+    now = open_source(str(tmp_path))
+    counts = [(now.train.labels == k).sum() for k in range(len(now.class_names))]
+    assert now.class_names == ("cat", "dog", "fox")
+    assert counts == ([7, 6, 1] if again else [8, 5, 1])
+    assert now.unlabeled is not None
+    assert len(now.unlabeled) == 12 - 4
+    with opened(tmp_path)[0] as journal:
+        unsort_files(journal, open_for_labeling(str(tmp_path)))
+    assert tree(tmp_path) == files
+    assert labels_of(open_source(str(tmp_path))) == labels_of(now)
+
+
+def test_the_page_decides_about_the_sorted_file(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox", 1: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)))
+    journal, data = opened(tmp_path)
+    with journal:
+        session = Session(data, journal)
+        numbers = {session.images.name(i): i for i in range(len(session.images))}
+        with pytest.raises(OptionError, match="sorted"):
+            session.assign(numbers["unlabeled/00.png"], "cat")
+        session.assign(numbers["labeled/fox/00.png"], "cat")
+    assert (open_source(str(tmp_path)).train.labels == 0).sum() == 7
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+def test_what_was_put_aside_after_sorting_stays_so(tmp_path: Path, how: sorting.How) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox", 1: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)), how)
+    journal, data = opened(tmp_path)
+    with journal:
+        for name, actions in (("00.png", ["skip"]), ("01.png", ["label", "skip", "keep"])):
+            image = f"labeled/fox/{name}"
+            for action in actions:
+                label = {"keep": "fox", "label": "cat"}.get(action)
+                checksum = data.checksum(*data.places()[image])
+                journal.append(action, image=image, checksum=checksum, label=label)
+        unsort_files(journal, data)
+    for _ in range(2):
+        with opened(tmp_path)[0] as journal:
+            about = {
+                name: [one.action for one in of] for name, of in journal.about_images().items()
+            }
+            assert about == {
+                "unlabeled/00.png": ["label", "skip"],
+                "unlabeled/01.png": ["label", "label"],
+            }
+            assert {one.label for one in journal.decisions().values()} == {"fox"}
+            sort_files(journal, open_for_labeling(str(tmp_path)), how)
+            unsort_files(journal, open_for_labeling(str(tmp_path)))
 
 
 @pytest.mark.parametrize("how", ["copy", "link", "move"])

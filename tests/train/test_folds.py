@@ -42,6 +42,9 @@ def test_intervals_are_those_of_scipy() -> None:
         assert wilson_interval(hits, count) == pytest.approx(
             (expected.low, expected.high), abs=1e-6
         )
+    for count in range(1, 200):
+        assert wilson_interval(count, count)[1] == 1
+        assert wilson_interval(0, count)[0] == 0
 
 
 @pytest.fixture(scope="module")

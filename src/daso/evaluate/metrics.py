@@ -38,7 +38,8 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     share, total = hits / count, count + z2
     middle = (hits + z2 / 2) / total
     half = (z2 * (share * (1 - share) * count + z2 / 4)) ** 0.5 / total
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # The ends are exact where rounding might say 0.9999999999999999 of a perfect answer.
+    return middle - half if hits else 0.0, middle + half if hits < count else 1.0
 
 
 def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:

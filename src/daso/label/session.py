@@ -279,6 +279,9 @@ class Session:
         pairs = list(chosen)
         for image, _ in pairs:
             self.images.check(image)
+            if self._decisions.labels[image] == SORTED:
+                what = f"image {image} was sorted into the folder of its class"
+                raise OptionError(f"{what}; decide about the file there")
         checksums = [self.images.checksum(image) for image, _ in pairs]
         with self._writing:
             with self._lock:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from daso.data.class_names import in_order, joined, listed
 from daso.data.images.decoded import DecodedImages
 from daso.data.images.encoded import EncodedImages
-from daso.data.journal.entries import Entry, Journal
+from daso.data.journal.entries import Entry, Journal, place_of
 from daso.data.source import OwnLabels
 from daso.errors import same_name
 
@@ -73,7 +73,7 @@ def find_changes(
     """Compare a journal with the images that are there, by part."""
     decisions, labels = journal.decisions(), pools["train"].labels
     applied = journal.applied()
-    files = {_place_of(entry): entry for entry in applied.values()}
+    files = {place_of(entry): entry for entry in applied.values()}
     parts = [part for part in ("train", "unlabeled") if part in pools]
     places = _places({*decisions, *files}, parts, names)
     fresh = _unchanged(decisions, places, checksums)
@@ -82,10 +82,11 @@ def find_changes(
         for image, entry in decisions.items()
         if image in places
         and entry.number in applied
-        and _place_of(applied[entry.number]) not in places
+        and place_of(applied[entry.number]) not in places
     ]
     if lost:  # unless the copy has only moved
-        there = set(checksums("train", np.arange(len(labels))))
+        alike = _of_one_size([places[image] for image in lost], pools)
+        there = set(checksums("train", alike))
         lost = [image for image in lost if decisions[image].checksum not in there]
     given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
     out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
@@ -204,14 +205,27 @@ def _labels_before(
     return before
 
 
-def _place_of(entry: Entry) -> str:
-    """Return where a file was sorted to."""
-    return str((entry.details or {})["to"])
-
-
 def _class_before(entry: Entry) -> str | None:
     """Return the class of a sorted file before; None: it was unlabeled."""
     return (entry.details or {}).get("was")
+
+
+def _of_one_size(
+    images: Iterable[tuple[str, int]], pools: Mapping[str, EncodedImages | DecodedImages]
+) -> Indices:
+    """Return the labeled images whose files have the size of one of some images."""
+
+    def sizes(part: str, indices: Iterable[int]) -> Iterator[int]:
+        pool = pools[part]
+        for index in indices if isinstance(pool, EncodedImages) else ():
+            try:
+                yield Path(pool.name_of(index)).stat().st_size
+            except OSError:
+                yield -1
+
+    known = {size for part, index in images for size in sizes(part, [index])}
+    count = len(pools["train"].labels)
+    return np.flatnonzero([size in known for size in sizes("train", range(count))])
 
 
 def _form(name: str) -> str:

@@ -9,7 +9,7 @@ import io
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -203,6 +203,14 @@ class Journal:
                 standing[entry.image] = entry
         return standing
 
+    def about_images(self) -> dict[str, list[Entry]]:
+        """Return a person's entries in force by image, in the order of time."""
+        about: dict[str, list[Entry]] = {}
+        for entry in self.in_force():
+            if entry.action in PERSONAL and entry.image is not None:
+                about.setdefault(entry.image, []).append(entry)
+        return about
+
     def placed(self) -> list[Entry]:
         """Return the entries of the files that were sorted and are not put back."""
         return [entry for entry in self.in_force() if entry.action == "apply"]
@@ -226,10 +234,13 @@ class Journal:
         self.close()
 
     def in_force(self) -> list[Entry]:
-        """Return the entries that are not undone."""
+        """Return the entries that are not undone.
+
+        What was decided about a file after it was sorted names the place where it is since then.
+        """
         with self._lock:
             undone = {entry.undoes for entry in self._entries if entry.action == "undo"}
-            return [entry for entry in self._entries if entry.number not in undone]
+            return list(_about_sorted(e for e in self._entries if e.number not in undone))
 
     def _write(self, line: str) -> None:
         if self._held is None:
@@ -242,8 +253,31 @@ class Journal:
 
 
 def labels_in_force(journal: Journal) -> set[str]:
-    """Return the classes of all labels in force."""
-    return {entry.label for entry in journal.decisions().values() if entry.label is not None}
+    """Return the classes of all labels in force that no folder of sorted files has."""
+    sorted_, decisions = journal.applied(), journal.decisions().values()
+    return {e.label for e in decisions if e.label is not None and e.number not in sorted_}
+
+
+def place_of(entry: Entry) -> str:
+    """Return where a file was sorted to."""
+    return str((entry.details or {})["to"])
+
+
+def _about_sorted(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Let entries about a file that an earlier one of these has sorted name its new place."""
+    sorted_to: dict[str | None, Entry] = {}
+    for entry in entries:
+        if entry.action == "apply":
+            sorted_to.pop(place_of(entry), None)  # of a file that was there before
+            if entry.image != place_of(entry):
+                sorted_to[entry.image] = entry
+        elif entry.action in PERSONAL:
+            image = entry.image
+            while (copy := sorted_to.get(image)) and entry.checksum in (None, copy.checksum):
+                image = place_of(copy)
+            yield replace(entry, image=image)
+            continue
+        yield entry
 
 
 def _sorting(some: Iterable[Entry], entries: Sequence[Entry]) -> Iterator[Entry]:

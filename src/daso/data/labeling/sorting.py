@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from daso.data.formats.folder import labeled_folder
 from daso.data.images.decode import SUFFIXES
-from daso.data.journal.entries import DECISIONS, Action, Entry, Journal
+from daso.data.journal.entries import DECISIONS, Action, Entry, Journal, place_of
 from daso.data.labeling.opened import LabelingData
 from daso.data.labeling.placing import place, put_back, same_content
 from daso.errors import DataError, OptionError, RunError, same_name
@@ -95,9 +95,8 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
     placed = journal.placed()
     applied = [entry for entry in journal.entries if entry.action == "apply"]
     for entry in applied:
-        to = str((entry.details or {})["to"])
-        _require_own(data, base, str(entry.image), to, journal.path)
-    decisions = journal.decisions()
+        _require_own(data, base, str(entry.image), place_of(entry), journal.path)
+    about = journal.about_images()
     for entry in reversed(placed):
         details = entry.details or {}
         try:
@@ -113,18 +112,17 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
                 f"cannot put {entry.image} back: {error.strerror or error}; repeat the command"
             ) from error
         notes += [f"{details['to']}: {note}"] if note else []
-        actions: list[tuple[Action, dict[str, Any]]] = [("undo", _undoing(entry))]
-        since, known = decisions.get(details["to"]), decisions.get(str(entry.image))
-        if since is not None and not note:
+        told: list[tuple[Action, dict[str, Any]]] = []
+        undone = [entry]
+        since = about.get(details["to"], []) if not note else []
+        if since:
+            known = about.setdefault(str(entry.image), [])
+            told = [_told_of(str(entry.image), one) for one in _standing(known, since)]
             if not os.path.lexists(base / details["to"]):
-                actions.insert(0, ("undo", _undoing(since)))
-            if known is None or known.number < since.number:
-                told = {"label": since.label, "checksum": since.checksum, "round": since.round}
-                action: Action = "none" if since.label is None else "label"
-                actions.insert(0, (action, {"image": entry.image, **told}))
-        written = journal.extend(actions)
-        if written[0].action in DECISIONS:
-            decisions[str(entry.image)] = written[0]
+                undone += since
+        written = journal.extend([*told, *(("undo", _undoing(one)) for one in undone)])
+        if told:
+            known += written[: len(told)]
     # Also those that an earlier call had emptied when it was killed.
     folders = {
         (base / entry.details["to"]).parent
@@ -138,6 +136,20 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
             with contextlib.suppress(OSError):  # something else lies in it
                 one.rmdir()
     return notes or [f"{len(placed):,} files were put back"]
+
+
+def _standing(known: Sequence[Entry], since: Sequence[Entry]) -> list[Entry]:
+    """Return the last decision of *since*, and a skip after it, if they are newer than *known*."""
+    decisions = [entry for entry in since if entry.action in DECISIONS][-1:]
+    standing = decisions + [entry for entry in since[-1:] if entry.action == "skip"]
+    return [entry for entry in standing if not known or known[-1].number < entry.number]
+
+
+def _told_of(image: str, since: Entry) -> tuple[Action, dict[str, Any]]:
+    """Return the action that says of a file put back what was said of it where it was sorted."""
+    action: Action = "label" if since.action == "keep" else since.action
+    told = {"label": since.label, "checksum": since.checksum, "round": since.round}
+    return action, {"image": image, **told}
 
 
 def _undoing(entry: Entry) -> dict[str, Any]:
