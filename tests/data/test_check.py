@@ -125,6 +125,14 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             lambda f: [picture(f / "labeled/\u3164" / f"{n}.png") for n in range(6)],
             {"unseen-name": "warning", "unmeasured-test": "warning"},
         ),
+        "a name that is a formula": (
+            lambda f: [picture(f / "labeled/=1+1" / f"{n}.png") for n in range(6)],
+            {"formula-name": "warning", "unmeasured-test": "warning"},
+        ),
+        "a name that joins two": (
+            lambda f: [picture(f / "labeled/cat;dog" / f"{n}.png") for n in range(6)],
+            {"joined-names": "warning", "unmeasured-test": "warning"},
+        ),
         "a class that is only tested": (
             lambda f: picture(f / "test/emu/0.png"),
             {"rows": "refused"},

@@ -30,6 +30,8 @@ DOUBTFUL = frozenset(
     )
 )  # fmt: skip
 """Class names, in small letters, that may mean a missing label; as may negative numbers."""
+FORMULA = re.compile(r"\s*[=+@-]")
+"""Beginning of a text that spreadsheets take for a formula."""
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?(e[+-]?[0-9]{1,2})?")
 
 
@@ -160,6 +162,9 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         if is_missing(name) or text in DOUBTFUL or (text[:1] == "-" and INTEGER.fullmatch(text)):
             cure = "if it means that the class is unknown, leave the label empty"
             yield "missing-name", f"the class name {name!r} reads like a missing label", cure
+        elif FORMULA.match(name) and not NUMBER.fullmatch(text):
+            cure = "rename it, or let spreadsheets import CSV files as text"
+            yield "formula-name", f"the class name {name!a} reads like a formula", cure
         parts = {part.strip() for part in re.split(r"[|;,]", name)}
         several = len(parts) > 1 and parts <= set(class_names)
         if several or (re.search(r"[|;]", name) and parts & set(class_names)):

@@ -217,7 +217,8 @@ def _of_one_size(
 
     def sizes(part: str, indices: Iterable[int]) -> Iterator[int]:
         pool = pools[part]
-        for index in indices if isinstance(pool, EncodedImages) else ():
+        assert isinstance(pool, EncodedImages)  # only files are sorted
+        for index in indices:
             try:
                 yield Path(pool.name_of(index)).stat().st_size
             except OSError:
