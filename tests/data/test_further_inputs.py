@@ -125,6 +125,11 @@ def test_tables_as_programs_write_them(
         ("phase", ["tr", "tr", "te", "te"]),
         ("where", ["train1", "train2", "holdout", "holdout"]),
         ("is_valid", ["no", "no", "no", "yes"]),
+        ("is_training_image", ["1", "1", "1", "0"]),
+        ("isTrain", ["T", "T", "F", "F"]),
+        ("train", ["1", "0", "1", "0"]),
+        ("partition", ["0", "0", "1", "2"]),
+        ("Set", ["1", "1", "2", "2"]),
     ],
 )
 def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: list[str]) -> None:
@@ -140,6 +145,22 @@ def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: l
     parquet.write_table(rows, tmp_path / "set" / "train.parquet")
     with pytest.raises(DataError, match=f"'{column}' reads like a split"):
         read(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("fold", "0101"),
+        ("is_train", "1111"),
+        ("set", "1111"),
+        ("is_round", "0101"),
+        ("set", "1719"),
+    ],
+)
+def test_other_columns_of_numbers_are_no_splits(tmp_path: Path, column: str, values: str) -> None:
+    labels = [f"{label},{value}" for label, value in zip(ROWS, values, strict=True)]
+    (tmp_path / "m.csv").write_text(table(tmp_path, labels, f"path,label,{column}"))
+    assert f"columns that are not used: '{column}'" in read(tmp_path / "m.csv")[2]
 
 
 def arrays(**changed: object) -> Callable[[Path], Path]:

@@ -75,6 +75,20 @@ def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
     assert not list_folder(tmp_path / "things").notes
 
 
+def test_parts_in_the_folders_of_classes_are_refused(tmp_path: Path) -> None:
+    for number, parts in enumerate(
+        (("train", "test"), ("Training", "valid"), ("train", "a", "dev"))
+    ):
+        for where in ("", "train"):
+            place = tmp_path / str(number) / (where or "plain")
+            write_classes(place / where, ("cat", "dog"), parts)
+            assert f"the parts {parts[0]!r} and {parts[-1]!r}" in refused(place)
+    write_classes(tmp_path / "vehicles", ("car", "ship"), ("test", "drive"))
+    assert list_folder(tmp_path / "vehicles").class_names == ("car", "ship")
+    (tmp_path / "vehicles" / "car" / "train").mkdir()  # without an image
+    assert list_folder(tmp_path / "vehicles").class_names == ("car", "ship")
+
+
 def test_classes_in_a_folder_too_many_are_not_one_class(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", ("train",))
     assert "'train', holds the folders 'cat', 'dog'" in refused(tmp_path)
@@ -126,8 +140,22 @@ def test_class_names_are_one_a_line_and_different(tmp_path: Path) -> None:
     ):
         (tmp_path / "classes.txt").write_text(names)
         assert told in refused(tmp_path)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n", encoding="utf-16")
+    assert "classes.txt: is UTF-16" in refused(tmp_path)
+    (tmp_path / "classes.txt").write_text("caf\xe9\ndog\n", encoding="latin-1")
+    assert "classes.txt: cannot be read" in refused(tmp_path)
     (tmp_path / "classes.txt").write_text("cat\r\ndog\r\n\r\n", newline="")
     assert open_source(str(tmp_path)).class_names == ("cat", "dog")
+
+
+def test_a_label_in_a_shard_is_utf_8(tmp_path: Path) -> None:
+    for number, coding in enumerate(("utf-16", "utf-32", "utf-16-le")):
+        with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
+            for name, content in (("0.png", png(pixels(0))), ("0.cls", "cat".encode(coding))):
+                member = tarfile.TarInfo(f"{number}{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        assert f"'{number}0.cls': is UTF-16" in refused(tmp_path)
 
 
 def test_minus_one_beside_a_single_class_is_explained(tmp_path: Path) -> None:

@@ -138,8 +138,9 @@ def test_columns_that_may_be_splits_are_refused_and_others_named(folder: Path, s
             [{"set": "train", "phase": "test"}, {"set": "test", "phase": "train"}],
             "'set' and 'phase'",
         ),
-        ([{"is_valid": "True"}, {"is_valid": "False"}], "'is_valid' read like a split"),
-        ([{"set": "train"}, {"set": "tset"}], None),
+        ([{"is_valid": "True"}, {"is_valid": "False"}], "'is_valid' reads like a split"),
+        ([{"set": "train"}, {"set": "tset"}], "unknown split 'tset'"),
+        ([{"place": "train"}, {"place": "river"}], None),
         ([{"fold": "0"}, {"fold": "1"}], None),
     ):
         file = write_as(suffix, folder, [a | b for a, b in zip(plain, more, strict=True)])

@@ -20,7 +20,7 @@ BLANK_LETTERS = "\u115f\u1160\u2800"
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
 CONTROLS = ("Cc", "Zl", "Zp")
 """Categories of characters: controls, and ends of lines and paragraphs."""
-MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
+MISSING = re.compile(r"(-1([.,]0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
     (

@@ -36,9 +36,14 @@ LIKE_PART = re.compile(
     re.IGNORECASE,
 )
 """Texts of a column of splits, few of which ``PART_NAMES`` knows."""
+SPLIT_COLUMNS = frozenset({"split", "set", "subset", "part", "partition", "phase", "usage"})
+"""Names of columns, in small letters, that hold nothing but splits."""
 FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
 """Beginning of the name of a column such as "is_valid"."""
-FLAG_VALUES = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "none", ""})
+NO_VALUES = frozenset({"0", "0.0", "false", "f", "no", "n", "none", "nan", ""})
+FLAG_VALUES = NO_VALUES | {"1", "1.0", "true", "t", "yes", "y"}
+SPLIT_NUMBERS = frozenset({"0", "1", "2", "3", "0.0", "1.0", "2.0", "3.0"})
+"""What numbers of splits are called, as in CelebA's lists."""
 MOST_SPLITS = 50
 """Different texts of a column that may be one of splits."""
 
@@ -129,10 +134,11 @@ def splits_by_part(
     return splits, others
 
 
-def reads_like_split(values: Iterable[object]) -> bool:
+def reads_like_split(name: str, values: Iterable[object]) -> bool:
     """Whether a column has the names of several parts among few different texts.
 
-    Or only texts such as PublicTest and Training, which are not all names of parts.
+    Or only texts such as PublicTest and Training, which are not all names of parts; or the name of
+    one part, where the column is called like a split.
     """
     texts: set[str] = set()
     for value in values:
@@ -141,14 +147,29 @@ def reads_like_split(values: Iterable[object]) -> bool:
             if len(texts) > MOST_SPLITS:
                 return False
     parts = {part_called(text) for text in texts} - {None}
+    if len(parts) > 1 or (parts and name.strip().lower() in SPLIT_COLUMNS):
+        return True
     named = [text for text in texts if text.strip()]
-    return len(parts) > 1 or (len(named) > 1 and all(map(LIKE_PART.fullmatch, named)))
+    return len(named) > 1 and all(map(LIKE_PART.fullmatch, named))
 
 
 def is_flag(name: str, values: Iterable[object]) -> bool:
-    """Whether a column says by its name and values which images belong to validation or test."""
-    is_part = part_called(FLAG.sub("", name.strip())) in ("validation", "test")
-    return is_part and all(str(value).lower() in FLAG_VALUES for value in values)
+    """Whether a column says by its name, and by yes and no or numbers, which images to measure on."""
+    name, allowed = name.strip(), FLAG_VALUES
+    prefix = FLAG.match(name)
+    part = part_called(re.split(r"[\W_]", name[prefix.end() :])[0] if prefix else name)
+    if name.lower() in SPLIT_COLUMNS:
+        allowed = SPLIT_NUMBERS
+    elif part not in ("train", "validation", "test"):
+        return False
+    texts: set[str] = set()
+    for value in values:
+        texts.add(str(value).lower())
+        if not texts <= allowed:
+            return False
+    if allowed is SPLIT_NUMBERS:
+        return len(texts) > 1
+    return part != "train" or not texts.isdisjoint(NO_VALUES)
 
 
 def unused_note(columns: Iterable[str], where: object) -> tuple[str, ...]:

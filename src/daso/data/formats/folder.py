@@ -163,13 +163,22 @@ def _refuse_wrapped(labeled: Path, only: str) -> None:
 
 
 def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    """Note that all class folders hold the same folders: these may be the classes."""
+    """Note that all class folders hold the same folders, which may be the classes; refuse parts."""
     if labeled is None:
         return ()
     inside = [
         {path.relative_to(labeled / name).parts[:-1][:1] for path in images}
         for name, images in files.items()
     ]
+    for name, folders in zip(files, inside, strict=True):
+        parts = {part_called(inner): inner for (inner,) in folders - {()}}
+        if "train" in parts and (part := parts.get("test", parts.get("validation"))):
+            both = f"{parts['train']!r} and {part!r}"
+            raise DataError(
+                f"{labeled / name}: the class folder holds the parts {both}; move its images to "
+                f"{Path(parts['train'], name)} and {Path(part, name)}, or the {part} images would "
+                "be trained on"
+            )
     first = inside[0] if len(inside) > 1 else set()
     if () in first or len(first) < 2 or any(first != one for one in inside):
         return ()

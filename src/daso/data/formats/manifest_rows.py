@@ -107,11 +107,14 @@ def _add_split(
 ) -> None:
     """Move the column that reads like a split from the unused ones to the others."""
     cure = f"name the column of the splits {COLUMNS['split'][0]!r}, with train, val and test in it"
-    splits = [n for n in unused if reads_like_split(record.get(n) for _, record in records)]
-    flags = [n for n in unused if is_flag(n, (record.get(n) for _, record in records))]
+    splits, flags = (
+        [name for name in unused if reads(name, (record.get(name) for _, record in records))]
+        for reads in (reads_like_split, is_flag)
+    )
     if len(splits) > 1 or (flags and not splits):
-        both = " and ".join(map(repr, splits or flags))
-        raise DataError(f"{file}: {both} read like a split; {cure}, or rename it")
+        found = splits or flags
+        both = " and ".join(map(repr, found)) + (" read" if found[1:] else " reads")
+        raise DataError(f"{file}: {both} like a split; {cure}, or rename it")
     for name in splits:
         columns["split"] = name
         unused.remove(name)

@@ -32,7 +32,7 @@ def split_columns(table: Table, names: Sequence[str]) -> list[str]:
         if types.is_string(kind) or types.is_large_string(kind):
             with closing(table.column(name)) as columns:  # a text too many ends the reading
                 values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
-                is_split = reads_like_split(values)
+                is_split = reads_like_split(name, values)
         with closing(table.column(name)) as columns:
             values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
             found += [name] if is_split or is_flag(name, values) else []

@@ -218,7 +218,7 @@ def read_samples(
                 elif PurePosixPath(member.name).suffix.lower() in SUFFIXES:
                     more.append(member.name)
                 elif ending == "cls":
-                    text = read_member(archive, member).decode("utf-8-sig", "surrogateescape")
+                    text = _text(read_member(archive, member), f"{shard}: {member.name[:200]!r}")
                     if classes - {text.strip()}:
                         what = f"{member.name[:200]!r} has another label than before"
                         raise DataError(f"{shard}: {what}; give each image one")
@@ -258,6 +258,13 @@ def _json_label(content: bytes) -> str:
     return "" if label is None or isinstance(label, dict | list) else str(label)
 
 
+def _text(content: bytes, where: str, errors: str = "surrogateescape") -> str:
+    """Decode the text of a label or of class names."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
+        raise DataError(f"{where}: is UTF-16 or UTF-32, or no text; write it as UTF-8")
+    return content.decode("utf-8-sig", errors)
+
+
 def _plain(label: str) -> str:
     return str(int(label)) if INTEGER.fullmatch(label) else label
 
@@ -286,7 +293,7 @@ def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...],
         return names, names
     count = max(map(int, numbers), default=-1) + 1
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = _text(file.read_bytes(), str(file), "strict")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
     names = tuple(line.strip() for line in text.rstrip().split("\n")) if text.strip() else ()
