@@ -154,7 +154,7 @@ def reads_like_split(name: str, values: Iterable[object]) -> bool:
 
 
 def is_flag(name: str, values: Iterable[object]) -> bool:
-    """Whether a column says by its name, and by yes and no or numbers, which images to measure on."""
+    """Whether a column says by its name, and yes or no or numbers, which images to measure on."""
     name, allowed = name.strip(), FLAG_VALUES
     prefix = FLAG.match(name)
     part = part_called(re.split(r"[\W_]", name[prefix.end() :])[0] if prefix else name)
