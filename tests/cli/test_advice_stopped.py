@@ -17,6 +17,7 @@ from label_sets import write_folder
 from daso.cli import main
 from daso.cli.prediction.classify import Counter
 from daso.cli.processes.signals import Stop
+from daso.report.figures import draw
 from tests.conftest import Say
 
 OPTIONS = [word for pair in QUICK.items() for word in pair]
@@ -54,6 +55,14 @@ def interrupt_once(patch: pytest.MonkeyPatch, owner: object, name: str) -> None:
             "cli.training.session.read_source",
             "nothing is trained yet, and the same command starts again",
         ),
+        *(
+            (
+                f"train photos --method supervised --size 8 --out new {' '.join(OPTIONS)}",
+                place,
+                "nothing is trained yet, and the same command starts again",
+            )
+            for place in ("cli.verbs.train.parse_train", "cli.training.session.refuse_early")
+        ),
         ("resume begun", "train.run.prepare_again", "the same command resumes it"),
         (
             "validate run --folds 2 --data photos",
@@ -82,6 +91,19 @@ def test_a_command_that_is_stopped_while_it_reads_images_starts_again(
     status, said = say(*command.split())
     assert status == 0, said
     assert advice not in said
+
+
+def test_a_run_that_is_stopped_while_it_draws_is_complete(
+    place: Path, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("train", place / "photos", "--method", "supervised", "--size", "8", *OPTIONS)
+    interrupt_once(monkeypatch, draw, "draw_run")
+    status, said = say(*words, "--out", tmp_path / "new")
+    assert status == 128 + signal.SIGINT
+    (command,) = re.findall(r"the run is complete; 'daso (plot [^']+)' draws its plots", said)
+    status, said = say(*command.split())
+    assert status == 0, said
+    assert say("resume", tmp_path / "new")[0] == 0
 
 
 class AtOnce(Stop):

@@ -11,8 +11,9 @@ from run_files import edit
 
 from daso.cli import main
 from daso.data.longtail import SplitOptions
+from daso.errors import OptionError
 from daso.report.uncertainty import interval
-from daso.train.cross_validation import fold_config
+from daso.train.cross_validation import check_folds, fold_config
 from tests.conftest import MakeConfig, MakeFolder
 
 TINY = "--steps 30 --batch 8 --network small-4 --evaluate-every 15 --quiet"
@@ -87,6 +88,18 @@ def swap(one: Path, other: Path) -> None:
     one.rename(aside)
     other.rename(one)
     aside.rename(other)
+
+
+def test_more_folds_than_images_are_refused_before_anything_is_trained(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["validate", str(run_folder), "--folds", "19", "--quiet"]) == 2
+    assert "18 labeled images to test" in capsys.readouterr().err
+    assert not (run_folder / "19-folds").exists()
+    check_folds(np.array([0, 0, 1, 2, 2]), 4)
+    with pytest.raises(OptionError, match="4 labeled images"):
+        check_folds(np.array([0, 0, 1, 2, 2]), 5)
 
 
 def test_folds_of_another_training_are_refused(

@@ -14,7 +14,7 @@ from daso.data.source import Source
 from daso.data.split import make_split
 from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import OptionError, RunError
-from daso.evaluate.metrics import confusion_matrix, recall_precision, wilson_interval
+from daso.evaluate.metrics import Array, confusion_matrix, recall_precision, wilson_interval
 from daso.evaluate.predict import predict_logits
 from daso.files import plain, read_json, save_sealed
 from daso.train.config import RunConfig
@@ -48,6 +48,21 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     period = max(1, round(config.train.evaluation_period * share))
     train = dataclasses.replace(config.train, steps=steps, evaluate_every=period)
     return dataclasses.replace(config, train=train, method_options=options)
+
+
+def check_folds(labels: Array, folds: int) -> None:
+    """Refuse more folds than there are labeled images to test: some would hold none.
+
+    Raises:
+        OptionError: there are more.
+    """
+    counts = np.bincount(labels)
+    most = int(counts[counts > 1].sum())
+    if folds > most:
+        raise OptionError(
+            f"folds = {folds} is out of range (--folds): the run has {most} labeled images to "
+            "test; the only one of a class is not"
+        )
 
 
 def require_data_of_run(folder: Path, config: RunConfig, source: Source) -> dict[str, Any]:

@@ -35,6 +35,8 @@ DEFAULT_METHOD = "fixmatch+daso"
 """Method for named data sets and presets."""
 OWN_METHOD = "supervised+la+mixture"
 """Method for your own data, where it recognizes rare classes best in minutes (LOG.md)."""
+REPEAT = "nothing is trained yet, and the same command starts again"
+"""What to do after a stop before the first step."""
 SOURCE_DECIDES = {
     *("steps", "batch", "precision", "deploy", "weight_decay", "ema_decay", "crop"),
     *("dist_temperature", "histogram_period", "queue_length", "queue_batch_statistics"),

@@ -16,7 +16,7 @@ from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress, notice, tell
 from daso.cli.terminal.follow import follow
 from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
-from daso.cli.training.command import TrainRequest
+from daso.cli.training.command import REPEAT, TrainRequest
 from daso.cli.training.defaults import configure, configure_like
 from daso.cli.training.like import compare_with
 from daso.cli.training.notes import (
@@ -42,8 +42,6 @@ from daso.train.folder.lock import CONFIG, free_folder, refuse_taken
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from daso.train.run_data import describe_data, open_configured
-
-REPEAT = "nothing is trained yet, and the same command starts again"
 
 
 def _name_of(source: str, method: str) -> str:
@@ -87,7 +85,8 @@ def conclude(prepared: Prepared, folder: Path) -> None:
 
     summary = read_json(folder / "summary.json")
     try:
-        draw_run(folder)
+        with if_stopped(f"the run is complete; 'daso plot {folder}' draws its plots"):
+            draw_run(folder)
     except RunError as error:
         tell(f"no plots: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
@@ -223,7 +222,8 @@ def train(request: TrainRequest) -> int:
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
-        together.do(partial(refuse_early, request, shared=together.processes is not None))
+        with if_stopped(REPEAT):
+            together.do(partial(refuse_early, request, shared=together.processes is not None))
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)

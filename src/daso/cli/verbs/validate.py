@@ -59,6 +59,7 @@ def run(argv: Sequence[str]) -> int:
     from daso.train.cross_validation import (
         ANSWERS,
         check_fold,
+        check_folds,
         fold_config,
         require_data_of_run,
         summarize_folds,
@@ -75,6 +76,7 @@ def run(argv: Sequence[str]) -> int:
     }
     with if_stopped(AGAIN):
         source = open_configured(config)
+        check_folds(source.train.labels, command.folds)
         images = require_data_of_run(command.folder, config, source)
         for folder, fold in folds.items():
             check_fold(folder, fold, source, images)

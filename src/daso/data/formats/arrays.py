@@ -121,9 +121,10 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
         outside = ~((part >= 0) & (part <= 1))
         if outside.any():
             index = int(np.flatnonzero(outside.any(axis=(1, 2, 3)))[0])
+            which = f"{what}: image {start + index}" if len(array) > 1 else what
             raise DataError(
-                f"{what}: image {start + index} has the value {part[outside][0]}; floats must be "
-                "numbers from 0 to 1 (divide by the largest value, or give uint8)"
+                f"{which} has the value {part[outside][0]}; floats must be numbers from 0 to 1 "
+                "(divide by the largest value, or give uint8)"
             )
         pixels[start : start + CHUNK] = np.rint(part * 255)
     return pixels
