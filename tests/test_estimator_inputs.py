@@ -82,17 +82,30 @@ def test_labels_that_are_no_classes_are_refused() -> None:
         (["a", None, "a", "a"], "one class: 'a'"),
         ([3, 3, 3, 3], "at least two classes"),
         (["a", 1, "a", 1], "several types"),
+        ([0, "b", 2, None], "several types"),
         ([b"a", b"b"], "decode"),
         ([0.5, 1.5, 0.1, 0.2], "Unknown label type"),
     ):
         y: Any = labels
         if labels is not None:
-            is_object = isinstance(labels[0], str | None)
+            is_object = any(isinstance(label, str | None) for label in labels)
             y = np.array(labels, dtype=object if is_object else None)
         with pytest.raises(ValueError, match=message):
             read_labels(y, "it")
     # -1 and one other are two classes.
     assert read_labels(np.array([-1, 2, 2, 2]), "it")[0].tolist() == [-1, 2]
+
+
+def test_doubtful_labels_are_warned_of_as_in_files() -> None:
+    for extra, told in (
+        ("nan", "read as missing: 'nan'"),
+        ("NA", "'NA' reads like a missing label"),
+        ("A", "'A' and 'a' differ only in case"),
+    ):
+        with pytest.warns(UserWarning, match=told):
+            read_labels(np.array(["a", "b", extra, "a"], dtype=object), "it")
+    for missing in (None, float("nan"), -1, "-1", ""):  # which say nothing else
+        read_labels(np.array(["a", "b", missing, "a"], dtype=object), "it")
 
 
 def test_unlabeled_rows_may_come_apart(long_tailed: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy.typing as npt
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from daso.data.class_names import INTEGER, is_missing
+from daso.data.class_names import INTEGER, is_missing, listed, name_faults
 
 Array = npt.NDArray[Any]
 
@@ -73,20 +75,34 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
         present = np.array(present.tolist())
     if any(isinstance(value, bytes) for value in present.tolist()):
         raise ValueError(f"{called}: labels must not be bytes; decode them: y.astype(str)")
-    try:
-        check_classification_targets(present)
-        classes, indices = np.unique(present, return_inverse=True)
-    except TypeError as error:
-        kinds = sorted({type(value).__name__ for value in present.tolist()})
+    texts = [isinstance(value, str) for value in present.tolist()]
+    if any(texts) and not all(texts):
+        kinds = ", ".join(sorted({type(value).__name__ for value in present.tolist()}))
         raise ValueError(
-            f"{called}: labels of several types ({', '.join(kinds)}) cannot be sorted"
-        ) from error
+            f"{called}: labels of several types ({kinds}) cannot be sorted; give all as texts, or "
+            "all as numbers"
+        )
+    check_classification_targets(present)
+    classes, indices = np.unique(present, return_inverse=True)
     if len(classes) < 2:
         found = f"one class: {classes.tolist()[0]!r} (of {len(present)} rows)"
         raise ValueError(f"{called} needs labels of at least two classes, got {found}")
+    for note in _doubts(labels[missing], classes):
+        warnings.warn(f"{called}: {note}", UserWarning, stacklevel=3)
     codes = np.full(len(labels), -1, dtype=np.int64)
     codes[~missing] = indices
     return classes, codes
+
+
+def _doubts(missing: Array, classes: Array) -> Iterator[str]:
+    """Yield which texts were read as missing labels, and class names that may be others."""
+    texts = sorted(
+        {value for value in missing.tolist() if isinstance(value, str) and value.strip()}
+    )
+    if read := [text for text in texts if not _is_minus_one(text)]:
+        yield f"labels that were read as missing: {listed(read)}"
+    if classes.dtype.kind in "OUS":
+        yield from (f"{text}: {cure}" for _, text, cure in name_faults(classes.tolist()))
 
 
 def _is_missing(value: Any) -> bool:
