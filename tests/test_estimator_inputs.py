@@ -18,6 +18,7 @@ from daso.errors import DataError, OptionError
 from daso.estimator.labels import read_labels, unlabeled_rows
 
 
+@pytest.mark.filterwarnings("ignore:it. ")
 def test_which_labels_are_missing() -> None:
     for labels, classes, codes in (
         ([2, 0, -1, 2], [0, 2], [1, 0, -1, 1]),

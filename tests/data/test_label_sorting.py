@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from label_sets import (
     KINDS,
+    give,
     label_some,
     write_folder,
     write_image,
@@ -301,7 +302,7 @@ def test_links_move_and_names_of_any_kind(tmp_path: Path) -> None:
     assert labels_of(open_source(str(tmp_path / "data"))) == expected
 
 
-@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "nul\0"])
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "nul\0", "lost+found", "\u00e9" * 128])
 def test_classes_that_cannot_be_folders_are_refused(tmp_path: Path, name: str) -> None:
     write_folder(tmp_path)
     label_some(tmp_path, {0: "cat", 1: name})
@@ -310,6 +311,34 @@ def test_classes_that_cannot_be_folders_are_refused(tmp_path: Path, name: str) -
     with pytest.raises(DataError, match="folder"):
         sort_files(journal, data)
     assert tree(tmp_path) == files
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "-1", "null"])
+def test_a_class_that_reads_like_a_missing_label_is_not_lost(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: name, 1: name})
+    files = tree(tmp_path)
+    journal, data = opened(tmp_path)
+    with pytest.raises(DataError, match="missing label"):
+        sort_files(journal, data)
+    with pytest.raises(DataError, match="missing label"):
+        export_labels(journal, data, tmp_path / "labels.csv")
+    assert tree(tmp_path) == files
+
+
+def test_a_class_beside_other_class_folders_is_no_part(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    unlabeled = (tmp_path / "unlabeled").rename(tmp_path.with_name(f"{tmp_path.name}-more"))
+    (tmp_path / "labeled" / "cat").rename(tmp_path / "cat")
+    (tmp_path / "labeled" / "dog").rename(tmp_path / "dog")
+    (tmp_path / "labeled").rmdir()
+    shutil.rmtree(tmp_path / "test")
+    data = open_for_labeling(str(tmp_path), folders={"unlabeled": str(unlabeled)})
+    with Journal.open(data.journal) as journal:
+        give(journal, data, "unlabeled", 0, "test")
+        with pytest.raises(DataError, match="a part of the data"):
+            sort_files(journal, data)
+        assert not (tmp_path / "test").exists()
 
 
 def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,7 @@ BAD = [
     (lambda s: s.believed("tree", 0, 3), "tree"),
     (lambda s: s.keep(50), "no label"),
     (lambda s: s.add_class("  "), "name"),
+    (lambda s: s.add_class(" nan"), "missing label"),
     (lambda s: s.add_class("one"), "already"),
     (lambda s: s.replace_embedding(Embedding(np.zeros((3, 2), np.float32), "few")), "3 images"),
 ]

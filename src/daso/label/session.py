@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from daso.data.class_names import is_missing
 from daso.data.journal import Journal
 from daso.data.journal.entries import Action
 from daso.errors import DataError, OptionError, nearest
@@ -240,6 +241,8 @@ class Session:
         with self._writing:
             if not name:
                 raise OptionError("a class needs a name")
+            if is_missing(name):
+                raise OptionError(f"{name!r} reads like a missing label; choose another name")
             if name in self._decisions.names:
                 raise OptionError(f"there is a class {name!r} already")
             entry = self.journal.append("class", label=name, round=self._round, key=key)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from daso.data.class_names import is_missing, listed
 from daso.data.journal.apply import apply_journal
 from daso.data.journal.entries import Journal
 from daso.data.labeling.opened import LabelingData
@@ -81,6 +82,11 @@ def _paths(listing: Listing, folder: Path) -> Iterator[tuple[str, str, str]]:
 
 def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     rows = list(rows)
+    if lost := sorted({row[1] for row in rows if row[1] and is_missing(row[1])}):
+        raise DataError(
+            f"{out}: class {listed(lost)} would be read back as a missing label; rename it: label "
+            "its images anew"
+        )
     names = ((row[0], printable(row[0])) for row in rows)
     if bad := [(shown, "is not UTF-8") for name, shown in names if name != shown]:
         raise DataError(problems(bad, f"{out}: names that a CSV file cannot hold", "Rename them"))

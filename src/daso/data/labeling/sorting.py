@@ -13,15 +13,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+from daso.data.class_names import is_missing
 from daso.data.formats.folder import labeled_folder
 from daso.data.images.decode import SUFFIXES
 from daso.data.journal.entries import DECISIONS, Action, Entry, Journal, place_of
 from daso.data.labeling.opened import LabelingData
 from daso.data.labeling.placing import place, put_back, same_content
+from daso.data.listing import is_hidden, part_called
 from daso.errors import DataError, OptionError, RunError, same_name
 from daso.files import printable, read_json, save_sealed
 
 How = Literal["copy", "link", "move"]
+LONGEST_NAME = 255
+"""Bytes of a folder's name in the usual file systems."""
 
 
 @dataclass(frozen=True)
@@ -224,15 +228,20 @@ class _Targets:
         known = self.folders.get(same_name(label, self.folders))
         if known is not None:
             return known
+        if is_missing(label):
+            what = "reads like a missing label; give its images another one"
+            raise DataError(f"class {label!r} {what}")
+        is_part = self.labeled == self.base and part_called(label) is not None
+        too_long = len(os.fsencode(label)) > LONGEST_NAME
+        if is_part or too_long or is_hidden(label) or "/" in label or "\0" in label:
+            raise DataError(
+                f"class {label[:80]!r} cannot be the name of a folder (hidden, with a slash, "
+                "too long or a part of the data); use --export FILE.csv"
+            )
         alike = [name for name in self.folders if name.casefold() == label.casefold()]
         if alike and (self.labeled / label).exists():
             raise DataError(
                 f"class {label!r}: the file system takes it for the folder {alike[0]!r}; rename one"
-            )
-        if label in (".", "..") or label.startswith(".") or "/" in label or "\0" in label:
-            raise DataError(
-                f"class {label!r} cannot be the name of a folder (hidden, or with a slash); use "
-                "--export FILE.csv"
             )
         return self.labeled / label
 
