@@ -52,6 +52,8 @@ def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
         (["1e3", "1000", "2e3", "2e3"], ("1000", "1e3", "2e3"), [1, 1, 2], "as numbers"),
         (['"1,000"', "1000", '"1,000"', "7"], ("1,000", "1000", "7"), [2, 1, 1], "as numbers"),
         (["-2", "0", "1", "-2"], ("-2", "0", "1"), [2, 1, 1], "'-2' reads like a missing label"),
+        (["1,0", "0,0", "-1,0", "0,0"], ("0,0", "1,0"), [2, 1], "1 are '-1,0': read as unlabeled"),
+        (["=1+1", "a", "a", "=1+1"], ("=1+1", "a"), [2, 2], "'=1+1' reads like a formula"),
         (["a|b", "a", "b", "a"], ("a", "a|b", "b"), [2, 1, 1], "'a|b' joins names"),
         (["a; b", "a", "b", "a"], ("a", "a; b", "b"), [2, 1, 1], "'a; b' joins names"),
         (["#N/A", "EU", "EU", "#N/A"], ("#N/A", "EU"), [2, 2], "'#N/A' reads like a missing"),
@@ -67,6 +69,7 @@ def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
 def test_labels_that_look_alike(
     tmp_path: Path, labels: list[str], classes: tuple[str, ...], counts: list[int], told: str
 ) -> None:
+    labels = [f'"{label}"' if label[-2:] == ",0" else label for label in labels]
     (tmp_path / "m.csv").write_text(table(tmp_path, labels))
     found = read(tmp_path / "m.csv")
     assert found[:2] == (classes, counts)

@@ -164,6 +164,12 @@ def test_minus_one_beside_a_single_class_is_explained(tmp_path: Path) -> None:
     assert "-1 means unlabeled" in refused(tmp_path / "x.npz")
 
 
+def test_parquet_files_are_named_as_shards_are(tmp_path: Path) -> None:
+    for name in ("train-0", "train_0", "train.part0"):
+        table(tmp_path / name / f"{name}.parquet", LABELS)
+        assert len(open_source(str(tmp_path / name)).train) == len(LABELS)
+
+
 def test_tables_of_several_versions_are_refused(tmp_path: Path) -> None:
     for number, (names, told) in enumerate(
         (
