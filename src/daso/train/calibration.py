@@ -136,7 +136,7 @@ def read_labeled(place: Path, model: Model) -> Labeled:
     names = [same_name(name, model.class_names) for name in listing.class_names]
     if unknown := [name for name in names if name not in numbers]:
         raise DataError(
-            f"{place}: {listed(unknown)}: no classes of the model, which knows "
+            f"{place}: not among the classes of the model: {listed(unknown)}; it knows "
             f"{listed(model.class_names)}.{nearest(unknown[0], model.class_names)}"
         )
     pool = listing.pools["train"]
