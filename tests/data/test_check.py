@@ -16,6 +16,7 @@ from PIL import Image
 from daso.data.check.findings import Finding
 from daso.data.check.report import Report, check_data
 from daso.data.duplicates import find_copies
+from daso.data.listing import Reading
 from daso.data.open import open_source
 from daso.errors import DataError
 
@@ -240,7 +241,7 @@ def test_sizes_are_those_that_training_takes(folder: Path) -> None:
     report = check_data(str(folder))
     assert (report.widths, report.heights, report.sizes) == ((40, 40, 100), (40, 40, 70), 2)
     assert report.shape == (3, 40, 40) == open_source(str(folder)).train.images.shape[1:]
-    assert check_data(str(folder), size=24).shape == (3, 24, 24)
+    assert check_data(str(folder), Reading(24)).shape == (3, 24, 24)
 
 
 def test_arrays_and_named_sources(tmp_path: Path) -> None:

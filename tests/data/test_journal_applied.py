@@ -24,6 +24,7 @@ from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
 from daso.data.journal import Journal, journal_path
 from daso.data.labeling import open_for_labeling
+from daso.data.listing import Reading
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -110,7 +111,7 @@ def test_folders_elsewhere_have_names_from_the_data(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     shutil.move(tmp_path / "data" / "unlabeled", tmp_path / "more")
     folders = {"unlabeled": str(tmp_path / "more")}
-    data = open_for_labeling(str(tmp_path / "data"), folders=folders)
+    data = open_for_labeling(str(tmp_path / "data"), Reading(folders=folders))
     assert data.name("unlabeled", 0) == "../more/00.png"
     with Journal.open(data.journal) as journal:
         give(journal, data, "unlabeled", 0, "fox")
@@ -342,7 +343,7 @@ def test_labels_do_not_decode_a_cache_anew(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "work_through", counted)
     write_folder(tmp_path / "data")
     source, cache = str(tmp_path / "data"), Cache(tmp_path / "cache")
-    open_for_labeling(source, cache=cache).decode()
+    open_for_labeling(source, Reading(cache=cache)).decode()
     assert sorted(decoded) == [4, 11, 12]
     label_some(tmp_path / "data", LABELS)
     now = open_source(source, cache=cache)
@@ -358,7 +359,7 @@ def test_a_cold_start_decodes_a_cache_once(tmp_path: Path, monkeypatch: pytest.M
 
     _flat(tmp_path / "data")
     cache = Cache(tmp_path / "cache")
-    open_for_labeling(str(tmp_path / "data"), cache=cache).decode()
+    open_for_labeling(str(tmp_path / "data"), Reading(cache=cache)).decode()
     label_some(tmp_path / "data", {0: "cat", 3: "dog"})
     monkeypatch.setattr(module, "work_through", None)
     now = open_source(str(tmp_path / "data"), cache=cache)

@@ -97,7 +97,7 @@ def test_a_stopped_run_on_vectors_goes_on_bit_for_bit(
         else:
             assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
             rows.close()  # type: ignore[attr-defined]
-    monkeypatch.setattr("daso.train.run_data.open_source", lambda *_, **__: vectors)
+    monkeypatch.setattr("daso.train.run_data.open_with", lambda *_, **__: vectors)
     list(resume_run(tmp_path / "stopped")[1])
     whole, stopped = (
         load_model(tmp_path / name, torch.device("cpu"), pytest.fail).network.state_dict()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from daso.data.class_names import listed
@@ -50,12 +51,15 @@ MOST_SPLITS = 50
 
 @dataclass(frozen=True)
 class Reading:
-    """How encoded images are read; see ``open_source``."""
+    """Where the files of a data set are, and how encoded images are read; see ``open_source``."""
 
     size: int | None = None
     largest_side: int | None = None
     skip_bad: bool = False
     cache: Cache | None = None
+    data: Path | None = None
+    folders: Mapping[str, str] = field(default_factory=dict)
+    download: bool = False
 
     def __post_init__(self) -> None:
         if self.size is not None:

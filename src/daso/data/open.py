@@ -164,30 +164,32 @@ def open_source(
         OptionError: an option does not apply to this source.
         MissingDependencyError: a package is missing, such as pyarrow for parquet files.
     """
-    reading = Reading(size, largest_side, skip_bad, cache)
+    reading = Reading(size, largest_side, skip_bad, cache, data, folders or {}, download)
+    return open_with(reading, source, progress, journal)
+
+
+def open_with(
+    reading: Reading, source: str, progress: Progress | None = None, journal: int | None = None
+) -> Source:
+    """Read a data set as ``open_source`` does."""
     if source not in NAMES:
-        listing = list_own(
-            source,
-            data=data,
-            folders=folders,
-            skip_bad=skip_bad,
-            download=download,
-            journal=journal,
-        )
+        listing = list_own(source, reading, journal)
         if listing is not None:
             return read_listing(listing, reading)
-    if folders:
-        names = ", ".join(folders)
+    if reading.folders:
+        names = ", ".join(reading.folders)
         raise OptionError(f"{names}: further folders apply to image folders only, not {source!r}")
     if source in NAMES:
-        opened = _open_name(source, data, reading, download, progress)
+        opened = _open_name(source, reading, progress)
     else:
         path = Path(source).expanduser()
         opened = open_arrays(path, reading, journal)
         if is_npz(path):
             name_of = {part: partial(array_name, part) for part in opened.parts()}
-            opened = checked_for_copies(opened, name_of, where=opened.name, skip_bad=skip_bad)
+            skip = reading.skip_bad
+            opened = checked_for_copies(opened, name_of, where=opened.name, skip_bad=skip)
     height, width = opened.train.images.shape[2:]
+    size = reading.size
     if size is not None and (height, width) != (size, size):
         raise OptionError(
             f"size {size} does not apply to {source!r}: its images are {width} x {height}, and "
@@ -196,28 +198,17 @@ def open_source(
     return opened
 
 
-def list_own(
-    source: str,
-    *,
-    data: Path | None = None,
-    folders: Mapping[str, str] | None = None,
-    skip_bad: bool = False,
-    download: bool = False,
-    journal: int | None = None,
-) -> Listing | None:
+def list_own(source: str, reading: Reading, journal: int | None = None) -> Listing | None:
     """List the encoded images of a path or the hub; None if it holds arrays or a benchmark.
 
     The labels of the journal are those of ``daso label``, if there are any.
     """
     path = Path(source).expanduser()
     kept = None if is_named(source) else read_journal(path, journal)
-    classes = None if kept is None else labels_in_force(kept)
-    listing = list_files(
-        source, data=data, folders=folders, skip_bad=skip_bad, download=download, classes=classes
-    )
+    listing = list_files(source, reading, None if kept is None else labels_in_force(kept))
     if listing is None or kept is None:
         return listing
-    return apply_journal(listing, kept, base_of(path, data), skip_bad=skip_bad)
+    return apply_journal(listing, kept, base_of(path, reading.data), skip_bad=reading.skip_bad)
 
 
 def base_of(path: Path, data: Path | None = None) -> Path:
@@ -225,20 +216,13 @@ def base_of(path: Path, data: Path | None = None) -> Path:
     return data or (path.parent if path.is_file() else path)
 
 
-def list_files(
-    source: str,
-    *,
-    data: Path | None = None,
-    folders: Mapping[str, str] | None = None,
-    skip_bad: bool = False,
-    download: bool = False,
-    classes: Collection[str] | None = None,
-) -> Listing | None:
+def list_files(source: str, reading: Reading, classes: Collection[str] | None) -> Listing | None:
     """List images as ``list_own`` does, before a journal; for *classes* see ``Listing.partial``."""
+    data, folders, skip_bad = reading.data, reading.folders, reading.skip_bad
     if source.startswith(HUB):
         if data is not None or folders:
             raise OptionError(f"{source!r} is complete: leave data and further folders out")
-        return list_hub(source, download=download)
+        return list_hub(source, download=reading.download)
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(
@@ -292,16 +276,14 @@ def _has(locate: Callable[[Path], Path], path: Path) -> bool:
     return True
 
 
-def _open_name(
-    name: str, data: Path | None, reading: Reading, fetch: bool, progress: Progress | None
-) -> Source:
+def _open_name(name: str, reading: Reading, progress: Progress | None) -> Source:
     if name == "digits":
-        if data is not None:
+        if reading.data is not None:
             raise OptionError("digits come with scikit-learn; leave data out")
         return read_digits()
     benchmark, reasons = NAMED[name], []
     usual = [Path("data") / name, *USUAL_PLACES[name], cache_folder() / name]
-    for place in usual if data is None else [data]:
+    for place in usual if reading.data is None else [reading.data]:
         try:
             benchmark.locate(place)
         except DataError as error:
@@ -310,7 +292,7 @@ def _open_name(
         break
     else:
         remotes = REMOTES.get(name, ())
-        if not (fetch and remotes):
+        if not (reading.download and remotes):
             files = ", ".join(remote.file_name for remote in remotes) or "its list files"
             hint = ", or add --download" if remotes else "; --download cannot fetch them"
             looked = "\n".join(reasons)
@@ -318,7 +300,7 @@ def _open_name(
                 f"{name}: its files were not found. Looked in:\n{looked}\n"
                 f"Get {files} from {PAGES[name]} and give their place with --data{hint}."
             )
-        place = download(name, data, progress)
+        place = download(name, reading.data, progress)
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safe
 from daso.export.loading import load_run, network_answer
 from daso.files import read_json, replacing, reported, write_text
 from daso.train.config import RunConfig
-from daso.train.run_data import open_configured
+from daso.train.run_data import configured_reading, open_configured
 
 Array = npt.NDArray[Any]
 
@@ -131,14 +131,8 @@ def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]
     try:
         listing = None
         if config.source not in NAMES:  # your images: only a few are decoded
-            data = None if config.data is None else Path(config.data)
-            listing = list_own(
-                config.source,
-                data=data,
-                folders=config.folders,
-                skip_bad=True,
-                journal=config.journal,
-            )
+            reading = replace(configured_reading(config), skip_bad=True)
+            listing = list_own(config.source, reading, config.journal)
         if listing is not None:
             part = next(part for part in names if part in listing.pools)
             files = itertools.chain.from_iterable(listing.pools[part].chunks())

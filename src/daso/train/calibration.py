@@ -18,6 +18,7 @@ from daso.data.class_names import listed
 from daso.data.images.decode import decode_for_model
 from daso.data.images.decoded import digest
 from daso.data.images.pool import ImageRows, Pool
+from daso.data.listing import Reading
 from daso.data.open import list_own
 from daso.data.source import Source
 from daso.data.training_data import TrainingData, prepare_data
@@ -129,7 +130,7 @@ def read_labeled(place: Path, model: Model) -> Labeled:
         DataError: an image cannot be read, or a class is not one of the model's.
         OptionError: the model takes vectors, or the place holds arrays.
     """
-    listing = list_own(str(place)) if len(model.image_shape) == 3 else None
+    listing = list_own(str(place), Reading()) if len(model.image_shape) == 3 else None
     if listing is None:
         raise OptionError(f"{place}: only labeled images can be given, for a model of images")
     numbers = {name: number for number, name in enumerate(model.class_names)}

@@ -14,7 +14,8 @@ from daso.compose import Recipe
 from daso.data.images.cache import Cache
 from daso.data.images.pool import Pool
 from daso.data.journal.apply import read_journal
-from daso.data.open import open_source
+from daso.data.listing import Reading
+from daso.data.open import open_with
 from daso.data.places import NAMES, is_address, is_named
 from daso.data.source import Source
 from daso.data.training_data import TrainingData
@@ -93,14 +94,17 @@ def _back(config: RunConfig) -> str:
 
 def open_configured(config: RunConfig) -> Source:
     """Open the images of a run; see ``open_source``."""
-    return open_source(
-        config.source,
-        data=None if config.data is None else Path(config.data),
-        folders=config.folders,
-        size=config.size,
+    return open_with(configured_reading(config), config.source, journal=config.journal)
+
+
+def configured_reading(config: RunConfig) -> Reading:
+    """Return how the images of a run are read."""
+    return Reading(
+        config.size,
         skip_bad=config.skip_bad,
         cache=None if config.cache is None else Cache(Path(config.cache)),
-        journal=config.journal,
+        data=None if config.data is None else Path(config.data),
+        folders=config.folders,
     )
 
 

@@ -65,17 +65,17 @@ def run(argv: Sequence[str]) -> int:
     from daso.cli.terminal.findings import show_report
     from daso.cli.terminal.tables import wide_console
     from daso.data.check.report import check_data
+    from daso.data.listing import Reading
 
     try:
-        report = check_data(
-            source,
+        reading = Reading(
+            command.size,
+            None if command.size or source in NAMES else _largest_side(),
             data=command.data,
             folders=folders_of(command),
-            size=command.size,
             download=command.download,
-            progress=reading_progress(),
-            largest_side=None if command.size or source in NAMES else _largest_side(),
         )
+        report = check_data(source, reading, reading_progress())
     except DataError as error:
         if not command.json:
             raise

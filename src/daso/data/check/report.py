@@ -27,7 +27,7 @@ from daso.data.check.findings import (
 )
 from daso.data.check.scan import scan_listing, scan_source
 from daso.data.listing import Reading
-from daso.data.open import list_own, open_arrays, open_source
+from daso.data.open import list_own, open_arrays, open_with
 from daso.data.places import NAMES
 
 Range = tuple[int, float, int]
@@ -45,7 +45,7 @@ class Report:
         sizes: number of different sizes.
         shape: (C, H, W) that training uses, unless other options are given.
         findings: the worst first.
-        shrunk: whether *largest_side* of ``check_data`` decided the size.
+        shrunk: whether ``largest_side`` of ``Reading`` decided the size.
         endings: images by the ending of their files' names, if they are files.
     """
 
@@ -101,37 +101,30 @@ class Report:
 
 def check_data(
     source: str,
-    *,
-    data: Path | None = None,
-    folders: Mapping[str, str] | None = None,
-    size: int | None = None,
-    download: bool = False,
+    reading: Reading | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    largest_side: int | None = None,
 ) -> Report:
     """Read every image of a data set and report problems for training.
 
-    *progress* is called with the images done and the total; see ``open_source`` for the others.
+    *progress* is called with the images done and the total.
     """
-    listing = None
+    listing, reading = None, reading or Reading()
     if source not in NAMES:
-        listing = list_own(source, data=data, folders=folders, skip_bad=True, download=download)
+        listing = list_own(source, dataclasses.replace(reading, skip_bad=True))
     rows: tuple[tuple[str, str], ...] = ()
     own, endings = listing is not None, Counter[str]()
     if listing is not None:
-        scan = scan_listing(listing, Reading(size, largest_side), progress)
+        scan = scan_listing(listing, reading, progress)
         class_names, notes, rows = listing.class_names, listing.notes, listing.skipped
         for pool in listing.pools.values():
             if pool.from_files:
                 endings.update(Path(name).suffix.lower() for name in pool.all_names())
     else:
         path = Path(source).expanduser()
-        own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
-        opened = (
-            open_arrays(path)
-            if own
-            else open_source(source, data=data, folders=folders, size=size, download=download)
-        )
+        is_bare = reading.size is None and not reading.folders
+        own = source not in NAMES and path.suffix.lower() == ".npz" and is_bare
+        whole = dataclasses.replace(reading, largest_side=None)
+        opened = open_arrays(path) if own else open_with(whole, source)
         scan = scan_source(opened, progress)
         class_names, notes = opened.class_names, opened.notes
     findings = [

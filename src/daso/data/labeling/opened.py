@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from daso.data.images.cache import Cache, Reasons
+from daso.data.images.cache import Reasons
 from daso.data.images.decoded import Decoded, DecodedImages, digest
 from daso.data.images.encoded import Encoded, EncodedImages
 from daso.data.journal.entries import Journal, journal_path, labels_in_force
@@ -32,7 +32,6 @@ class LabelingData:
             "validation", "test". Images of arrays are encoded as PNG when they are read.
         source: the path that was opened.
         base: folder in which the names of images start; None: names are those of arrays.
-        folders: places of parts that are elsewhere, by part.
         arrays: by part, where the source holds arrays.
     """
 
@@ -40,7 +39,6 @@ class LabelingData:
     source: Path
     reading: Reading
     base: Path | None
-    folders: Mapping[str, str]
     arrays: Mapping[str, DecodedImages] | None = None
 
     @property
@@ -97,14 +95,7 @@ class LabelingData:
         return arrays, reasons
 
 
-def open_for_labeling(
-    source: str,
-    *,
-    data: Path | None = None,
-    folders: Mapping[str, str] | None = None,
-    size: int | None = None,
-    cache: Cache | None = None,
-) -> LabelingData:
+def open_for_labeling(source: str, reading: Reading | None = None) -> LabelingData:
     """Open a data set that may lack labels, or images of some class; see ``open_source``.
 
     A folder that holds no parts and no classes is one of unlabeled images, at any depth.
@@ -115,17 +106,17 @@ def open_for_labeling(
         )
     path = Path(source).expanduser()
     classes = labels_in_force(Journal.read(journal_path(path))) if path.exists() else set()
-    reading = Reading(size, skip_bad=True, cache=cache)
-    listing = list_files(source, data=data, folders=folders, skip_bad=True, classes=classes)
+    reading = replace(reading or Reading(), skip_bad=True)
+    listing = list_files(source, reading, classes)
     if listing is not None:
-        return LabelingData(listing, path, reading, base_of(path, data), folders or {})
+        return LabelingData(listing, path, reading, base_of(path, reading.data))
     opened = list_arrays(path, reading, partial=True)
     arrays = opened.parts()
     pools = {part: _as_encoded(part, images) for part, images in arrays.items()}
     listing = Listing(
         opened.name, str(path), opened.class_names, pools, notes=opened.notes, partial=True
     )
-    return LabelingData(listing, path, reading, None, {}, arrays)
+    return LabelingData(listing, path, reading, None, arrays)
 
 
 def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:

@@ -173,7 +173,7 @@ def _folder_of(data: LabelingData) -> Path:
 def _require_own(data: LabelingData, base: Path, image: str, to: str, where: Path) -> None:
     """Refuse paths that leave the data set: a plan or a journal may have come with it."""
     real = os.path.realpath(base)
-    tops = [real, *(os.path.realpath(folder) for folder in data.folders.values())]
+    tops = [real, *(os.path.realpath(folder) for folder in data.reading.folders.values())]
     for name, allowed in ((image, tops), (to, [real])):
         path = os.path.normpath(Path(real, name)) if "\0" not in name else ""
         inside = any(path.startswith(f"{top}{os.sep}") for top in allowed)
@@ -182,7 +182,7 @@ def _require_own(data: LabelingData, base: Path, image: str, to: str, where: Pat
 
 
 def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterator[Step]:
-    labeled, flat = labeled_folder(base, data.folders)
+    labeled, flat = labeled_folder(base, data.reading.folders)
     places = data.places()
     targets = _Targets(base, labeled)
     decisions, applied = journal.decisions(), journal.applied()

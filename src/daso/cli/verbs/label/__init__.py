@@ -25,13 +25,13 @@ def run(argv: Sequence[str]) -> int:
     from daso.data.images.cache import Cache
     from daso.data.journal import Journal
     from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
+    from daso.data.listing import Reading
 
     cache = None
     if command.cache is not None:
         cache = Cache(command.cache.expanduser(), decoding_progress())
-    data = open_for_labeling(
-        place.source, data=place.data, folders=place.folders, size=place.size, cache=cache
-    )
+    reading = Reading(place.size, cache=cache, data=place.data, folders=place.folders)
+    data = open_for_labeling(place.source, reading)
     for note in data.listing.notes:
         tell(f"note: {note}")
     if command.export is not None:
