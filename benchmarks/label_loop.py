@@ -125,7 +125,7 @@ class Annotator:
         for image in chosen:
             label = int(self.pool.truth[image])
             if self._session is not None:
-                self._session.assign(image, f"class {label}")
+                self._session.assign([image], f"class {label}")
             self.labels[image] = label
         self._round += 1
         return chosen
@@ -330,7 +330,7 @@ def scale(options: LabelLoop) -> None:
 
         def assign() -> None:
             image = next(images)
-            session.assign(image, f"class {truth[image]}")
+            session.assign([image], f"class {truth[image]}")
 
         for _ in range(3):
             timed("assign", assign)

@@ -22,7 +22,7 @@ def test_planted_label_errors_come_first(tmp_path: Path) -> None:
 
     session.keep(first["image"])
     second = found[0] if found[0] != first else found[1]
-    session.assign(second["image"], digits.name(second["image"]))
+    session.assign([second["image"]], digits.name(second["image"]))
     after = [one["image"] for one in session.doubtful(200)]
     assert first["image"] not in after
     session.undo(2)

@@ -66,7 +66,7 @@ def test_classes_of_the_test_folder_are_offered_from_the_start(photos: Path) -> 
     session = Session(data, Journal.open(data.journal))
     shown = [(one["name"], one["labels"], one["added"]) for one in session.state()["classes"]]
     assert shown == [(name, 0, False) for name in sorted(NAMES)]
-    session.assign(3, "two")
+    session.assign([3], "two")
     session.journal.close()
     again = open_for_labeling(str(photos))
     assert again.class_names[0] == "two"

@@ -52,17 +52,17 @@ def decided(session: Session) -> dict[str, Any]:
 def act(session: Session, digits: Digits) -> list[int]:
     """Do a bit of everything; return the images that were decided or put aside."""
     a, b, c, d, e, f = (one["image"] for one in session.suggest(6))
-    session.assign(a, digits.name(a), seconds=1.5)
+    session.assign([a], digits.name(a), seconds=1.5)
     session.none(b)
     session.skip(c)
     session.add_class("scribble")
-    session.assign_many([d, e], "scribble")
-    session.assign(0, "nine")
+    session.assign([d, e], "scribble")
+    session.assign([0], "nine")
     session.keep(1)
-    session.assign(a, "scribble")
+    session.assign([a], "scribble")
     session.none(2)
     session.skip(d)
-    session.assign(f, "one")
+    session.assign([f], "one")
     return [a, b, c, d, e, f]
 
 
@@ -99,7 +99,7 @@ def test_suggestions_hold_no_decided_image_and_each_once(session: Session, digit
         assert len(set(images)) == len(images) == 25
         assert not done & set(images)
         assert not any(session.describe(image)["label"] for image in images)
-        session.assign_many(images[:10], "two")
+        session.assign(images[:10], "two")
         done |= set(images[:10])
     listed = [one["image"] for name in NAMES for one in session.believed(name, 0, 600)["images"]]
     assert not done & set(listed)
@@ -128,12 +128,12 @@ def test_the_head_is_fitted_again_and_learns(session: Session, digits: Digits) -
 
     before, version = hits(), session.version
     for one in session.suggest(REFIT_AFTER - 1):
-        session.assign(one["image"], digits.name(one["image"]))
+        session.assign([one["image"]], digits.name(one["image"]))
     session.wait()
     assert session.version == version
     for _ in range(4):
         for one in session.suggest(REFIT_AFTER):
-            session.assign(one["image"], digits.name(one["image"]))
+            session.assign([one["image"]], digits.name(one["image"]))
         session.wait()
     assert session.version >= version + 3
     assert hits() > before
@@ -142,7 +142,7 @@ def test_the_head_is_fitted_again_and_learns(session: Session, digits: Digits) -
 def test_a_first_label_of_a_class_refits_at_once(session: Session) -> None:
     version = session.version
     session.add_class("scribble")
-    session.assign_many([100], "scribble")
+    session.assign([100], "scribble")
     session.wait()
     assert session.version > version
     assert session.describe(100)["guess"] == "scribble"
@@ -173,7 +173,7 @@ def test_similar_images_come_nearest_first(session: Session, digits: Digits) -> 
 def test_a_replaced_image_is_not_taken_for_the_decided_one(tmp_path: Path) -> None:
     digits = make_digits(tmp_path, images=200)
     session = digits.open()
-    session.assign(50, "one")
+    session.assign([50], "one")
     entry = json.loads(digits.data.journal.read_text().splitlines()[0])
     session.journal.close()
     assert entry["checksum"] == session.images.checksum(50)
@@ -187,13 +187,13 @@ def test_a_replaced_image_is_not_taken_for_the_decided_one(tmp_path: Path) -> No
 
 
 BAD = [
-    (lambda s: s.assign(-1, "one"), "-1"),
-    (lambda s: s.assign(10**9, "one"), "numbered"),
-    (lambda s: s.assign(True, "one"), "True"),
-    (lambda s: s.assign("../x", "one"), "numbered"),
-    (lambda s: s.assign_many([50, 10**9], "one"), "numbered"),
-    (lambda s: s.assign(50, "tree"), "tree"),
-    (lambda s: s.assign(50, "thre"), "three"),
+    (lambda s: s.assign([-1], "one"), "-1"),
+    (lambda s: s.assign([10**9], "one"), "numbered"),
+    (lambda s: s.assign([True], "one"), "True"),
+    (lambda s: s.assign(["../x"], "one"), "numbered"),
+    (lambda s: s.assign([50, 10**9], "one"), "numbered"),
+    (lambda s: s.assign([50], "tree"), "tree"),
+    (lambda s: s.assign([50], "thre"), "three"),
     (lambda s: s.none(600), "600"),
     (lambda s: s.similar(600, 3), "600"),
     (lambda s: s.describe(600), "600"),

@@ -24,7 +24,7 @@ def label_as_suggested(digits: Any, session: Any) -> list[int]:
     for _ in range(3):
         images = [one["image"] for one in session.suggest(20)]
         for image in images:
-            session.assign(image, digits.name(image))
+            session.assign([image], digits.name(image))
         found += images
         session.wait()
     return found

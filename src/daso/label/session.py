@@ -195,18 +195,14 @@ class Session:
 
     # What a person does.
 
-    def assign(self, image: int, label: str, seconds: float | None = None) -> Answer:
-        """Give an image a class; it may have had another."""
-        return self.assign_many([image], label, seconds)
-
-    def assign_many(
+    def assign(
         self,
         images: Sequence[int],
         label: str,
         seconds: float | None = None,
         key: str | None = None,
     ) -> Answer:
-        """Give several images a class; each is one step of ``undo``."""
+        """Give images a class; they may have had another, and each is one step of ``undo``."""
         with self._writing:
             self._check_class(label)
             return self._act("label", ((image, label) for image in images), seconds, key)

@@ -84,9 +84,6 @@ class Api:
     def describe(self, request: Request) -> Row:
         return self.session.describe(self._image(request))
 
-    def progress(self, request: Request) -> Row:
-        return self.session.progress()
-
     async def picture(self, request: Request) -> Response:
         """Return the picture of an image as wide as asked; 1,536 pixels under ``/full``."""
         image = self._image(request)
@@ -113,16 +110,10 @@ class Api:
 
     def assign(self, sent: Row) -> None:
         images, label = self._images(sent), _text(sent.get("label"), "label")
-        self.session.assign_many(images, label, _seconds(sent), key=sent["action"])
+        self.session.assign(images, label, _seconds(sent), key=sent["action"])
 
-    def none(self, sent: Row) -> None:
-        self.session.none(*self._images(sent), key=sent["action"])
-
-    def skip(self, sent: Row) -> None:
-        self.session.skip(*self._images(sent), key=sent["action"])
-
-    def keep(self, sent: Row) -> None:
-        self.session.keep(*self._images(sent), key=sent["action"])
+    def decide(self, decision: Callable[..., Row], sent: Row) -> None:
+        decision(*self._images(sent), key=sent["action"])
 
     def undo(self, sent: Row) -> Row:
         count = sent.get("count", 1)
@@ -132,15 +123,6 @@ class Api:
 
     def add_class(self, sent: Row) -> None:
         self.session.add_class(_text(sent.get("name"), "name").strip(), sent["action"])
-
-    def compare(self, sent: Row) -> None:
-        self.preparation.repeat()
-
-    def train(self, sent: Row) -> None:
-        self.trainer.start()
-
-    def cancel(self, sent: Row) -> None:
-        self.trainer.cancel()
 
     def _images(self, sent: Row) -> list[int]:
         images = sent.get("images")
@@ -159,14 +141,14 @@ class Api:
 
 ACTIONS: dict[str, Callable[[Api, Row], Row | None]] = {
     "assign": Api.assign,
-    "none": Api.none,
-    "skip": Api.skip,
-    "keep": Api.keep,
+    "none": lambda api, sent: api.decide(api.session.none, sent),
+    "skip": lambda api, sent: api.decide(api.session.skip, sent),
+    "keep": lambda api, sent: api.decide(api.session.keep, sent),
     "undo": Api.undo,
     "class": Api.add_class,
-    "compare": Api.compare,
-    "train": Api.train,
-    "cancel": Api.cancel,
+    "compare": lambda api, _: api.preparation.repeat(),
+    "train": lambda api, _: api.trainer.start(),
+    "cancel": lambda api, _: api.trainer.cancel(),
 }
 
 
@@ -216,7 +198,7 @@ def create_app(
         "similar": api.similar,
         "doubtful": api.doubtful,
         "image/{image}": api.describe,
-        "progress": api.progress,
+        "progress": lambda _: api.session.progress(),
     }
     routes = [
         Route("/", show_page),
