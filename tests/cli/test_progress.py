@@ -19,9 +19,13 @@ from forked import command, finish, start
 from rich.console import Console
 
 from daso.cli.terminal.follow import PLAIN_PERIOD_SECONDS, follow
+from daso.cli.terminal.live_view import View
 
 Row = dict[str, Any]
-DATA = {"class_names": ["cat", "dog"], "labeled_counts": [9, 3]}
+
+
+def view() -> View:
+    return View("run", 30, class_names=["cat", "dog"], labeled=[9, 3])
 
 
 def rows(warned: bool = True) -> Iterator[Row]:
@@ -59,7 +63,7 @@ def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> str:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("daso.cli.terminal.follow.time.monotonic", lambda: now)
-        follow(timed(), total=30, label="run", data=DATA, console=console, **options)
+        follow(timed(), view(), console=console, **options)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -104,7 +108,7 @@ def test_an_error_gives_the_terminal_back() -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011 - the one above
-        follow(broken(), total=30, console=console)
+        follow(broken(), View("run", 30), console=console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
@@ -154,7 +158,7 @@ def test_a_real_training_in_a_real_terminal(tmp_path: Path) -> None:
 def test_a_dumb_terminal_gets_lines() -> None:
     dumb = {"TERM": "dumb", "COLUMNS": "80", "LINES": "24"}
     console = Console(file=io.StringIO(), force_terminal=True, _environ=dumb)
-    follow(rows(), total=30, label="run", data=DATA, console=console)
+    follow(rows(), view(), console=console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "step 30/30" in text

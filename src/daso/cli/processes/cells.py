@@ -13,7 +13,7 @@ from daso.cli.processes.signals import Stop
 from daso.cli.processes.slurm import POLL_SECONDS, Jobs
 from daso.cli.processes.workers import Workers
 from daso.cli.terminal.counters import tell
-from daso.cli.terminal.follow import follow
+from daso.cli.terminal.follow import follow, view_of
 from daso.cli.terminal.tables import make_table, wide_console
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
@@ -25,7 +25,6 @@ from daso.reproduce.cells import Cell, Outcome, run_cells
 from daso.reproduce.compare import compare, figure_groups, write_tables
 from daso.reproduce.paper_tables import PaperTable
 from daso.train.prepare import Prepared
-from daso.train.run_data import describe_data
 
 PSEUDO_LABELED = {"FixMatch": "fixmatch", "USADTM": "usadtm", "DASO": "fixmatch+daso"}
 """Methods in the figure of pseudo-labels, by label."""
@@ -119,14 +118,7 @@ def run_all(
         write_tables(campaign, parts)
 
     def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
-        follow(
-            rows,
-            total=prepared.total_steps,
-            done=prepared.step,
-            label=str(cell),
-            data=describe_data(prepared.data),
-            stages=len(prepared.plan.stages()),
-        )
+        follow(rows, view_of(prepared, str(cell)))
 
     def in_turn(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
         return ((cell, campaign.attempt(cell, watch, stop)) for cell in cells)

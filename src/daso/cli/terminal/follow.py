@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -13,6 +14,9 @@ from daso.cli.terminal.live_view import View
 from daso.cli.terminal.tables import error_console
 from daso.files import Row
 from daso.report.wording import duration
+
+if TYPE_CHECKING:
+    from daso.train.prepare import Prepared
 
 PLAIN_PERIOD_SECONDS = 15.0
 """Least time between two lines outside a terminal; a hundredth of the time so far, if longer."""
@@ -41,35 +45,27 @@ def _last_line(view: View) -> str:
     return f"{view.label}: {'; '.join(parts)}" if parts else ""
 
 
+def view_of(prepared: Prepared, label: str) -> View:
+    """Return the view of a training that goes on from its present step."""
+    names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
+    total, stages = prepared.total_steps, len(prepared.plan.stages())
+    is_fold = prepared.config.split.fold is not None
+    return View(label, total, prepared.step, stages, names, counts, is_fold)
+
+
 def follow(
-    rows: Iterable[Row],
-    *,
-    total: int,
-    done: int = 0,
-    label: str = "training",
-    data: Row | None = None,
-    stages: int = 1,
-    fold: bool = False,
-    quiet: bool = False,
-    console: Console | None = None,
+    rows: Iterable[Row], view: View, *, quiet: bool = False, console: Console | None = None
 ) -> None:
     """Consume the rows of a training while showing its progress.
 
     Args:
-        total, done: steps of the whole run, and steps done before.
-        label: name of the run.
-        data: content of ``data.json``, to show the classes.
-        fold: whether it is a fold of a cross-validation, measured on its hold-out.
         quiet: show warnings only.
         console: to write to (default: standard error).
     """
     console = console or error_console()
-    data = data or {"class_names": (), "labeled_counts": ()}
-    plain = console.options.ascii_only
-    names, counts = data["class_names"], data["labeled_counts"]
-    view = View(label, total, done, stages, names, counts, fold, plain)
+    view.plain = console.options.ascii_only
     in_terminal = console.is_terminal and not console.is_dumb_terminal and not quiet
-    last_line, shown = view.started, done
+    last_line, shown = view.started, view.step
     live = Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True)
     with live if in_terminal else contextlib.nullcontext():
         for row in rows:
@@ -82,7 +78,7 @@ def follow(
             now = time.monotonic()
             period = max(PLAIN_PERIOD_SECONDS, (now - view.started) / 100)
             due = now - last_line > period and row["step"] != shown
-            if row["step"] == total:  # the evaluation after the last step is the last line
+            if row["step"] == view.total:  # the evaluation after the last step is the last line
                 due = row["event"] == "evaluate"
             if not in_terminal and not quiet and due:
                 _print(console, _plain_line(view))

@@ -14,7 +14,7 @@ from daso.balance import balanced_by
 from daso.cli.processes.signals import Stop, if_stopped
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress, notice, tell
-from daso.cli.terminal.follow import follow
+from daso.cli.terminal.follow import follow, view_of
 from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
 from daso.cli.training.command import REPEAT, TrainRequest
 from daso.cli.training.defaults import configure, configure_like
@@ -130,20 +130,12 @@ def follow_run(
     A first signal ends the training after a checkpoint, a second one at once.
     """
     keep_freed_memory()
-    config, done = prepared.config, prepared.step
-    seen = tracked(rows, track, folder, tell, done)
+    config = prepared.config
+    seen = tracked(rows, track, folder, tell, prepared.step)
     try:
         with contextlib.closing(seen), stop.listening():
-            follow(
-                seen,
-                total=prepared.total_steps,
-                done=done,
-                label=f"{config.method} on {Path(config.source).name}",
-                data=describe_data(prepared.data),
-                stages=len(prepared.plan.stages()),
-                fold=config.split.fold is not None,
-                quiet=quiet,
-            )
+            label = f"{config.method} on {Path(config.source).name}"
+            follow(seen, view_of(prepared, label), quiet=quiet)
     except KeyboardInterrupt:
         stop.signal = stop.signal or signal.SIGINT
     if not stop() or (folder / "summary.json").exists():
