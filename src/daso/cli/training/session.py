@@ -16,16 +16,10 @@ from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress, notice, tell
 from daso.cli.terminal.follow import follow, view_of
 from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
+from daso.cli.training import notes
 from daso.cli.training.command import REPEAT, TrainRequest
 from daso.cli.training.defaults import configure, configure_like
 from daso.cli.training.like import compare_with
-from daso.cli.training.notes import (
-    idle_options,
-    notes_on_data,
-    pretrained_may_help,
-    stripped_classes,
-    to_hold_out,
-)
 from daso.cli.training.refusals import refuse_early
 from daso.cli.training.source import defaults_for, read_source
 from daso.errors import RunError
@@ -74,7 +68,7 @@ def announce(prepared: Prepared, folder: Path) -> None:
         f"on {data.labeled.images.device}, {prepared.training.network.precision}"
     )
     tell(f"run folder: {folder}")
-    for note in notes_on_data(prepared):
+    for note in notes.notes_on_data(prepared):
         tell(f"note: {note}")
 
 
@@ -99,7 +93,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         when = f"median of last {summary['evaluations']}" if summary["evaluations"] > 1 else ""
         console.print(class_table(names, counts, summary["median_of_last"], when))
     else:
-        print(f"no test or hold-out images: nothing was measured; {to_hold_out(prepared, 1)}")
+        print(f"no test or hold-out images: nothing was measured; {notes.to_hold_out(prepared, 1)}")
     calibration = read_calibration(folder, summary["deployed_step"])
     if (answered := calibration.answered) is not None:
         print(
@@ -110,7 +104,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     if calibration.note is not None:
         tell(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
-            f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}; or give "
+            f"not affected. To calibrate, {notes.to_hold_out(prepared, FEWEST_IMAGES)}; or give "
             f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {folder} IMAGES'"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
@@ -247,7 +241,8 @@ def _prepare(
         config, chosen = configure(request, defaults_for(request, source))
         for text in () if command.quiet else chosen:
             tell(text)
-    for note in (*idle_options(config, request.options), *stripped_classes(config, source)):
+    idle = notes.idle_options(config, request.options)
+    for note in (*idle, *notes.stripped_classes(config, source)):
         tell(f"note: {note}")
     for path, reason in source.skipped:
         tell(f"skipped {path}: {reason}")
@@ -262,7 +257,7 @@ def _prepare(
         announce(prepared, folder)
     longest = max(stage.steps for stage in prepared.plan.stages() if stage.method is None)
     remarks = prepared.recipe.remarks(prepared.config.method_options, longest)
-    for note in (*remarks, *pretrained_may_help(prepared)):
+    for note in (*remarks, *notes.pretrained_may_help(prepared)):
         tell(f"note: {note}")
     like = None if command.like is None else compare_with(command.like, prepared, source, tell)
     return prepared, like

@@ -56,14 +56,7 @@ def run(argv: Sequence[str]) -> int:
     check_writable(command.folder)
     import numpy as np
 
-    from daso.train.cross_validation import (
-        ANSWERS,
-        check_fold,
-        check_folds,
-        fold_config,
-        require_data_of_run,
-        summarize_folds,
-    )
+    from daso.train import cross_validation
     from daso.train.run_data import open_configured, read_config
 
     config = read_config(command.folder, command.data, command.device)
@@ -71,17 +64,17 @@ def run(argv: Sequence[str]) -> int:
     suffix = "" if steps == config.train.steps else f"-{steps}-steps"
     place = command.folder / f"{command.folds}-folds{suffix}"
     folds = {
-        place / str(number): fold_config(config, command.folds, number, steps)
+        place / str(number): cross_validation.fold_config(config, command.folds, number, steps)
         for number in range(command.folds)
     }
     with if_stopped(AGAIN):
         source = open_configured(config)
-        check_folds(source.train.labels, command.folds)
-        images = require_data_of_run(command.folder, config, source)
+        cross_validation.check_folds(source.train.labels, command.folds)
+        images = cross_validation.require_data_of_run(command.folder, config, source)
         for folder, fold in folds.items():
-            check_fold(folder, fold, source, images)
+            cross_validation.check_fold(folder, fold, source, images)
     for number, (folder, fold) in enumerate(folds.items(), 1):
-        if (folder / ANSWERS).exists():
+        if (folder / cross_validation.ANSWERS).exists():
             continue
         notice(f"fold {number} of {command.folds}: {folder}")
         with if_stopped(AGAIN):
@@ -90,7 +83,8 @@ def run(argv: Sequence[str]) -> int:
             notice(AGAIN)
             return status
     counts = np.bincount(source.train.labels, minlength=len(source.class_names)).tolist()
-    result = {**summarize_folds(list(folds), source.class_names, counts), "steps": steps}
+    summary = cross_validation.summarize_folds(list(folds), source.class_names, counts)
+    result = {**summary, "steps": steps}
     written = command.folder / f"cross_validation{suffix}.json"
     save_json(written, result)
     if command.json:

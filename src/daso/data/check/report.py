@@ -11,20 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from daso.data.check import findings
 from daso.data.check.copies import copies, near_copies
-from daso.data.check.findings import (
-    CALLED,
-    Finding,
-    class_sizes,
-    colors,
-    dark,
-    empty_classes,
-    frames,
-    memory,
-    names,
-    shapes,
-    unusable,
-)
+from daso.data.check.findings import CALLED, Finding
 from daso.data.check.scan import scan_listing, scan_source
 from daso.data.listing import Reading
 from daso.data.open import list_own, open_arrays, open_with
@@ -127,18 +116,18 @@ def check_data(
         opened = open_arrays(path) if own else open_with(whole, source)
         scan = scan_source(opened, progress)
         class_names, notes = opened.class_names, opened.notes
-    findings = [
-        *unusable(scan, rows),
-        *empty_classes(scan, class_names),
+    found = [
+        *findings.unusable(scan, rows),
+        *findings.empty_classes(scan, class_names),
         *copies(scan, class_names, own=own),
         *near_copies(scan, class_names),
-        *class_sizes(scan, class_names),
-        *names(class_names),
-        *shapes(scan),
-        *frames(scan),
-        *colors(scan),
-        *dark(scan),
-        *memory(scan),
+        *findings.class_sizes(scan, class_names),
+        *findings.names(class_names),
+        *findings.shapes(scan),
+        *findings.frames(scan),
+        *findings.colors(scan),
+        *findings.dark(scan),
+        *findings.memory(scan),
     ]
     sizes = [(header.width, header.height) for _, header in scan.headers()]
     levels = ("refused", "warning", "note")
@@ -155,7 +144,7 @@ def check_data(
         heights=_range([height for _, height in sizes]),
         sizes=len(set(sizes)),
         shape=scan.shape,
-        findings=tuple(sorted(findings, key=lambda finding: levels.index(finding.level))),
+        findings=tuple(sorted(found, key=lambda finding: levels.index(finding.level))),
         notes=notes,
         shrunk=scan.shrunk,
         endings=endings,
