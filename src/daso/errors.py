@@ -8,7 +8,10 @@ import math
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Number = TypeVar("Number", int, float)
+Choice = TypeVar("Choice", bound=str)
 
 
 class DasoError(Exception):
@@ -99,21 +102,23 @@ class Range:
 
 def check_range(
     name: str,
-    value: float,
+    value: Number,
     least: float = -math.inf,
     most: float = math.inf,
     *,
     above: float | None = None,
-) -> None:
-    """Raise an ``OptionError`` unless *value* is finite and in [least, most], or (above, most]."""
+) -> Number:
+    """Return a finite value in [least, most], or (above, most]; refuse any other."""
     Range(least if above is None else above, most, above is not None).check(name, value)
+    return value
 
 
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise an ``OptionError`` unless an option is one of its choices; name the nearest one."""
+def check_choice(name: str, value: Choice, choices: Collection[str]) -> Choice:
+    """Return an option that is one of its choices; refuse any other, and name the nearest one."""
     if value not in choices:
         choose = f"choose from {', '.join(choices)}.{nearest(str(value), choices)}"
         raise OptionError(f"{name} = {value!r} ({flag(name)}): invalid choice; {choose}")
+    return value
 
 
 def flag(name: str, value: Any = True) -> str:

@@ -83,12 +83,12 @@ class ClassBalanced(LabeledLoss):
         reweight_from: float = 0.8,
     ) -> None:
         super().__init__()
-        check_range("effective_number_beta", effective_number_beta, 0, 1)
-        check_range("reweight_from", reweight_from, 0, 1)
+        self.effective_number_beta = check_range(
+            "effective_number_beta", effective_number_beta, 0, 1
+        )
+        self.reweight_from = check_range("reweight_from", reweight_from, 0, 1)
         weights = effective_number_weights(class_counts, effective_number_beta)
         self.register_buffer("class_weights", weights)
-        self.effective_number_beta = effective_number_beta
-        self.reweight_from = reweight_from
         self.first_weighted_step = round(reweight_from * total_steps)
 
     @classmethod

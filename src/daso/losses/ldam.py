@@ -62,20 +62,17 @@ class LDAM(LabeledLoss):
         super().__init__()
         if margins_from is None:
             margins_from = reweight_from
-        check_range("max_margin", max_margin, 0)
-        check_range("logit_scale", logit_scale, above=0)
-        check_range("effective_number_beta", effective_number_beta, 0, 1)
-        check_range("reweight_from", reweight_from, 0, 1)
-        check_range("margins_from", margins_from, 0, 1)
+        self.max_margin = check_range("max_margin", max_margin, 0)
+        self.logit_scale = check_range("logit_scale", logit_scale, above=0)
+        self.effective_number_beta = check_range(
+            "effective_number_beta", effective_number_beta, 0, 1
+        )
+        self.reweight_from = check_range("reweight_from", reweight_from, 0, 1)
+        self.margins_from = check_range("margins_from", margins_from, 0, 1)
         weights = effective_number_weights(class_counts, effective_number_beta)
         margins = max_margin * (class_counts.min() / class_counts) ** 0.25
         self.register_buffer("class_weights", weights)
         self.register_buffer("margins", margins.float())
-        self.max_margin = max_margin
-        self.logit_scale = logit_scale
-        self.effective_number_beta = effective_number_beta
-        self.reweight_from = reweight_from
-        self.margins_from = margins_from
         self.first_weighted_step = round(reweight_from * total_steps)
         self.first_step_with_margins = round(margins_from * total_steps)
 

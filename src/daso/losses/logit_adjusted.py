@@ -32,9 +32,8 @@ class LogitAdjusted(LabeledLoss):
 
     def __init__(self, class_counts: Tensor, *, adjustment_strength: float = 1.0) -> None:
         super().__init__()
-        check_range("adjustment_strength", adjustment_strength, 0)
+        self.adjustment_strength = check_range("adjustment_strength", adjustment_strength, 0)
         self.register_buffer("prior", class_shares(class_counts))
-        self.adjustment_strength = adjustment_strength
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
         return F.cross_entropy(logits + self.adjustment_strength * self.prior.log(), labels)

@@ -54,15 +54,12 @@ class FixMatch(Method):
         weak_pass: Literal["joint", "apart"] = "joint",
     ) -> None:
         super().__init__()
-        check_range("threshold", threshold, 0, 1)
-        check_range("unlabeled_weight", unlabeled_weight, 0)
-        check_choice("weak_pass", weak_pass, ("joint", "apart"))
+        self.threshold = check_range("threshold", threshold, 0, 1)
+        self.unlabeled_weight = check_range("unlabeled_weight", unlabeled_weight, 0)
+        self.weak_pass = check_choice("weak_pass", weak_pass, ("joint", "apart"))
         self.refine = refine or Refiner()
         self.supervised = supervised or LabeledLoss()
         self.terms = nn.ModuleList(terms)
-        self.threshold = threshold
-        self.unlabeled_weight = unlabeled_weight
-        self.weak_pass = weak_pass
 
     def improve(self, guess: Guess) -> Guess:
         """Return a better guess about the unlabeled images, which the losses learn from."""

@@ -54,13 +54,11 @@ class MeanTeacher(Method):
         unlabeled_ramp: float = 0.4,
     ) -> None:
         super().__init__()
-        check_range("unlabeled_weight", unlabeled_weight, 0)
-        check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
+        self.unlabeled_weight = check_range("unlabeled_weight", unlabeled_weight, 0)
+        self.unlabeled_ramp = check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
         self.refine = refine or Refiner()
         self.supervised = supervised or LabeledLoss()
         self.total_steps = total_steps
-        self.unlabeled_weight = unlabeled_weight
-        self.unlabeled_ramp = unlabeled_ramp
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return the losses ``"labeled"`` and ``"unlabeled"``, and the pseudo-labels."""

@@ -62,16 +62,12 @@ class MixMatch(Method):
         unlabeled_ramp: float = 0.016,
     ) -> None:
         super().__init__()
-        check_range("temperature", temperature, above=0)
-        check_range("mixup_alpha", mixup_alpha, above=0)
-        check_range("unlabeled_weight", unlabeled_weight, 0)
-        check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
+        self.temperature = check_range("temperature", temperature, above=0)
+        self.mixup_alpha = check_range("mixup_alpha", mixup_alpha, above=0)
+        self.unlabeled_weight = check_range("unlabeled_weight", unlabeled_weight, 0)
+        self.unlabeled_ramp = check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
         self.refine = refine or Refiner()
         self.total_steps = total_steps
-        self.temperature = temperature
-        self.mixup_alpha = mixup_alpha
-        self.unlabeled_weight = unlabeled_weight
-        self.unlabeled_ramp = unlabeled_ramp
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the random numbers of the parts, and the factor and partners of the mixtures."""

@@ -82,12 +82,12 @@ class ReMixMatch(Method):
         unlabeled_ramp: float = 0.016,
     ) -> None:
         super().__init__()
-        check_range("temperature", temperature, above=0)
-        check_range("mixup_alpha", mixup_alpha, above=0)
-        check_range("unlabeled_weight", unlabeled_weight, 0)
-        check_range("premix_weight", premix_weight, 0)
-        check_range("rotation_weight", rotation_weight, 0)
-        check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
+        self.temperature = check_range("temperature", temperature, above=0)
+        self.mixup_alpha = check_range("mixup_alpha", mixup_alpha, above=0)
+        self.unlabeled_weight = check_range("unlabeled_weight", unlabeled_weight, 0)
+        self.premix_weight = check_range("premix_weight", premix_weight, 0)
+        self.rotation_weight = check_range("rotation_weight", rotation_weight, 0)
+        self.unlabeled_ramp = check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
         refine = refine or Refiner()
         self.align = not refine.replaces_alignment if align is None else align
         self.alignment = (
@@ -95,13 +95,7 @@ class ReMixMatch(Method):
         )
         self.refine = refine
         self.total_steps = total_steps
-        self.temperature = temperature
-        self.mixup_alpha = mixup_alpha
-        self.unlabeled_weight = unlabeled_weight
-        self.premix_weight = premix_weight
-        self.rotation_weight = rotation_weight
         self.needs_images = rotation_weight > 0
-        self.unlabeled_ramp = unlabeled_ramp
 
     @classmethod
     def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:

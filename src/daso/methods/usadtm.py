@@ -69,16 +69,12 @@ class USADTM(Method):
         super().__init__()
         if warmup_steps is None:
             warmup_steps = min(500, total_steps // 20)
-        check_range("cosine_threshold", cosine_threshold, -1, 1)
-        check_range("unlabeled_weight", unlabeled_weight, 0)
-        check_range("information_weight", information_weight, 0)
-        check_range("warmup_steps", warmup_steps, 0)
+        self.cosine_threshold = check_range("cosine_threshold", cosine_threshold, -1, 1)
+        self.unlabeled_weight = check_range("unlabeled_weight", unlabeled_weight, 0)
+        self.information_weight = check_range("information_weight", information_weight, 0)
+        self.warmup_steps = check_range("warmup_steps", warmup_steps, 0)
         self.supervised = supervised or LabeledLoss()
         self.queue = PrototypeQueue(5 * class_counts.cpu(), dim)
-        self.cosine_threshold = cosine_threshold
-        self.unlabeled_weight = unlabeled_weight
-        self.information_weight = information_weight
-        self.warmup_steps = warmup_steps
 
     def describe(self) -> dict[str, list[float]]:
         return {"queued": self.queue.seen.tolist()}

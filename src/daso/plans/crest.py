@@ -70,12 +70,10 @@ class CReST(Plan):
         crest_power: float = 1 / 3,
     ) -> None:
         super().__init__(total_steps)
-        check_range("generations", generations, 2, total_steps)
-        check_range("crest_power", crest_power, 0)
+        self.generations = check_range("generations", generations, 2, total_steps)
+        self.crest_power = check_range("crest_power", crest_power, 0)
         if num_unlabeled < 1:
             raise OptionError("CReST needs unlabeled images, and the data has none")
-        self.generations = generations
-        self.crest_power = crest_power
         counts, rank = class_counts.cpu().double().sort(descending=True, stable=True)
         share = torch.empty_like(counts)
         share[rank] = (counts.flip(0) / counts[0]) ** crest_power
@@ -143,8 +141,7 @@ class CReSTPlus(CReST):
     ) -> None:
         facts = (class_counts, total_steps, num_unlabeled, new_table)
         super().__init__(*facts, generations=generations, crest_power=crest_power)
-        check_range("align_min", align_min, 0, 1)
-        self.align_min = align_min
+        self.align_min = check_range("align_min", align_min, 0, 1)
 
     @classmethod
     def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:

@@ -43,9 +43,8 @@ class CRT(Plan):
                 f"retraining_steps = {retraining_steps} is out of range (--retraining-steps): it "
                 f"must be at least 1 and less than the {total_steps} training steps"
             )
-        check_range("retraining_rate", retraining_rate, above=0)
+        self.retraining_rate = check_range("retraining_rate", retraining_rate, above=0)
         self.retraining_steps = retraining_steps
-        self.retraining_rate = retraining_rate
 
     def stages(self) -> tuple[Stage, ...]:
         second = Stage(

@@ -52,8 +52,7 @@ class EstimatePrior(Plan):
         super().__init__(total_steps)
         if estimate_steps is None:
             estimate_steps = max(1, total_steps // 5)
-        check_range("estimate_steps", estimate_steps, 1)
-        self.estimate_steps = estimate_steps
+        self.estimate_steps = check_range("estimate_steps", estimate_steps, 1)
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("condition", torch.ones(1))
 

@@ -49,13 +49,11 @@ class Align(Refiner):
         target = (given_counts if unlabeled_prior is None else unlabeled_prior).double()
         if not (target.isfinite().all() and (target >= 0).all() and target.sum() > 0):
             raise OptionError(f"{target.tolist()} is not a class distribution to align to")
-        check_range("align_temperature", align_temperature, 0)
-        check_range("align_memory", align_memory, 1)
+        self.align_temperature = check_range("align_temperature", align_temperature, 0)
+        self.align_memory = check_range("align_memory", align_memory, 1)
         self.register_buffer("target", (target / target.sum()).float())
         self.register_buffer("sums", torch.zeros(align_memory, len(target)))
         self.register_buffer("rows", torch.zeros(align_memory))
-        self.align_temperature = align_temperature
-        self.align_memory = align_memory
 
     def mean(self) -> Tensor:
         """Return the mean of the recent guesses, float (K,); zeros before the first one."""

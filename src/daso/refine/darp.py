@@ -81,19 +81,15 @@ class DARP(Refiner):
         darp_iterations: int = 10,
     ) -> None:
         super().__init__()
-        check_range("darp_start", darp_start, 0, 1)
-        check_range("darp_period", darp_period, 1)
-        check_range("darp_keep", darp_keep, above=0)
-        check_range("darp_iterations", darp_iterations, 1)
+        self.darp_start = check_range("darp_start", darp_start, 0, 1)
+        self.darp_period = check_range("darp_period", darp_period, 1)
+        self.darp_keep = check_range("darp_keep", darp_keep, above=0)
+        self.darp_iterations = check_range("darp_iterations", darp_iterations, 1)
         shares = (given_counts if unlabeled_prior is None else unlabeled_prior).double()
         self.register_buffer("target", (num_unlabeled * shares / shares.sum()).float())
         for name in ("guesses", "refined"):
             table = new_table((num_unlabeled, num_classes))
             self.register_buffer(name, table.fill_(1 / num_classes))
-        self.darp_start = darp_start
-        self.darp_period = darp_period
-        self.darp_keep = darp_keep
-        self.darp_iterations = darp_iterations
         self.start = int(darp_start * total_steps)
         self._refines = False
 

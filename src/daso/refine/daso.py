@@ -94,29 +94,22 @@ class DASO(Refiner):
         super().__init__()
         if warmup_steps is None:
             warmup_steps = min(5000, total_steps // 5)
-        check_range("queue_length", queue_length, 1)
-        check_range("prototype_temperature", prototype_temperature, above=0)
-        check_range("dist_temperature", dist_temperature, above=0)
-        check_range("align_weight", align_weight, 0)
-        check_range("warmup_steps", warmup_steps, 0)
-        check_range("histogram_period", histogram_period, 1)
-        check_choice("blend", blend, get_args(Blend))
-        check_range("fixed_blend", fixed_blend, 0, 1)
-        check_choice("queue_encoder", queue_encoder, ("ema", "online"))
+        self.queue_length = check_range("queue_length", queue_length, 1)
+        self.prototype_temperature = check_range(
+            "prototype_temperature", prototype_temperature, above=0
+        )
+        self.dist_temperature = check_range("dist_temperature", dist_temperature, above=0)
+        self.align_weight = check_range("align_weight", align_weight, 0)
+        self.warmup_steps = check_range("warmup_steps", warmup_steps, 0)
+        self.histogram_period = check_range("histogram_period", histogram_period, 1)
+        self.blend = check_choice("blend", blend, get_args(Blend))
+        self.fixed_blend = check_range("fixed_blend", fixed_blend, 0, 1)
+        self.queue_encoder = check_choice("queue_encoder", queue_encoder, ("ema", "online"))
         equal = torch.full((num_classes,), queue_length)
         self.queue = PrototypeQueue(equal if balanced_queue else 5 * class_counts.cpu(), dim)
         self.register_buffer("histogram", torch.zeros(num_classes))
         self.register_buffer("distribution", torch.zeros(num_classes))
-        self.prototype_temperature = prototype_temperature
-        self.dist_temperature = dist_temperature
-        self.align_weight = align_weight
-        self.warmup_steps = warmup_steps
-        self.histogram_period = histogram_period
-        self.blend = blend
-        self.fixed_blend = fixed_blend
-        self.queue_length = queue_length
         self.balanced_queue = balanced_queue
-        self.queue_encoder = queue_encoder
         self.observes_network = queue_encoder == "online"
         self.queue_batch_statistics = queue_batch_statistics
 

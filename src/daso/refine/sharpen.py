@@ -29,8 +29,7 @@ class Sharpen(Refiner):
 
     def __init__(self, *, sharpen_temperature: float = 0.5) -> None:
         super().__init__()
-        check_range("sharpen_temperature", sharpen_temperature, above=0)
-        self.sharpen_temperature = sharpen_temperature
+        self.sharpen_temperature = check_range("sharpen_temperature", sharpen_temperature, above=0)
 
     @torch.no_grad()
     def forward(self, guess: Guess) -> Guess:

@@ -52,11 +52,10 @@ class ABC(Term):
         self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95
     ) -> None:
         super().__init__()
-        check_range("balanced_threshold", balanced_threshold, 0, 1)
+        self.balanced_threshold = check_range("balanced_threshold", balanced_threshold, 0, 1)
         check_counts(class_counts)
         self.register_buffer("kept_share", class_counts.min() / class_counts)
         self.total_steps = total_steps
-        self.balanced_threshold = balanced_threshold
 
     @property
     def heads(self) -> dict[str, int]:

@@ -124,17 +124,13 @@ class ACR(FixMatch):
         threshold: float = 0.95,
         **shared: Any,
     ) -> None:
-        check_range("adjustment_strength", adjustment_strength, 0)
-        check_range("estimate_start", estimate_start, 0, 1)
-        check_range("estimate_period", estimate_period, 1)
-        check_range("estimate_decay", estimate_decay, 0, 1)
         prior = class_shares(class_counts)
         head = BalancedHead(prior, threshold, adjustment_strength)
         super().__init__(terms=[head], threshold=threshold, **shared)
-        self.adjustment_strength = adjustment_strength
-        self.estimate_start = estimate_start
-        self.estimate_period = estimate_period
-        self.estimate_decay = estimate_decay
+        self.adjustment_strength = check_range("adjustment_strength", adjustment_strength, 0)
+        self.estimate_start = check_range("estimate_start", estimate_start, 0, 1)
+        self.estimate_period = check_range("estimate_period", estimate_period, 1)
+        self.estimate_decay = check_range("estimate_decay", estimate_decay, 0, 1)
         self.start = int(estimate_start * total_steps)
         order = prior.argsort(descending=True)
         self.register_buffer("prior", prior.clone())

@@ -62,17 +62,12 @@ class ADELLO(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_range("least_power", least_power, 0, 1)
-        check_range("power_curve", power_curve, above=0)
-        check_range("mean_decay", mean_decay, 0, 1)
-        check_range("complementary_weight", complementary_weight, 0)
-        check_range("complementary_start", complementary_start, 0, 1)
+        self.least_power = check_range("least_power", least_power, 0, 1)
+        self.power_curve = check_range("power_curve", power_curve, above=0)
+        self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
+        self.complementary_weight = check_range("complementary_weight", complementary_weight, 0)
+        self.complementary_start = check_range("complementary_start", complementary_start, 0, 1)
         self.total_steps = total_steps
-        self.least_power = least_power
-        self.power_curve = power_curve
-        self.mean_decay = mean_decay
-        self.complementary_weight = complementary_weight
-        self.complementary_start = complementary_start
         self.start = int(complementary_start * total_steps)
         share = class_shares(class_counts)
         self.register_buffer("labeled_share", share)

@@ -46,11 +46,9 @@ class BOSS(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_range("threshold_range", threshold_range, 0, self.threshold)
-        check_choice("weights_count", weights_count, ("all", "confident"))
+        self.threshold_range = check_range("threshold_range", threshold_range, 0, self.threshold)
+        self.weights_count = check_choice("weights_count", weights_count, ("all", "confident"))
         self.num_classes = num_classes
-        self.threshold_range = threshold_range
-        self.weights_count = weights_count
 
     def weigh(self, guess: Guess) -> Tensor:
         """Return the weight of each guess, float (U,); those above 0 have the mean 1."""

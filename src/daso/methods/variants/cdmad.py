@@ -57,10 +57,8 @@ class CDMAD(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(threshold=threshold, **shared)
-        check_range("debias_start", debias_start, 0, 1)
-        check_range("blank_value", blank_value, 0, 255)
-        self.debias_start = debias_start
-        self.blank_value = blank_value
+        self.debias_start = check_range("debias_start", debias_start, 0, 1)
+        self.blank_value = check_range("blank_value", blank_value, 0, 255)
         self.start = int(debias_start * total_steps)
         self.register_buffer("bias", torch.zeros(num_classes))
 

@@ -65,11 +65,9 @@ class CoSSL(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(threshold=threshold, **shared)
-        check_range("colearning_start", colearning_start, 0, 1)
-        check_range("least_ratio", least_ratio, 0, 1)
+        self.colearning_start = check_range("colearning_start", colearning_start, 0, 1)
+        self.least_ratio = check_range("least_ratio", least_ratio, 0, 1)
         check_counts(class_counts)
-        self.colearning_start = colearning_start
-        self.least_ratio = least_ratio
         self.start = int(colearning_start * total_steps)
         self.register_buffer("weight", class_counts.sum() / (len(class_counts) * class_counts))
         self.register_buffer("enhanced_share", 1 - class_counts / class_counts.max())

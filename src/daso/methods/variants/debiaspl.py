@@ -39,10 +39,8 @@ class DebiasPL(FixMatch):
         self, num_classes: int, *, debias: float = 0.5, mean_decay: float = 0.999, **shared: Any
     ) -> None:
         super().__init__(**shared)
-        check_range("debias", debias, 0)
-        check_range("mean_decay", mean_decay, 0, 1)
-        self.debias = debias
-        self.mean_decay = mean_decay
+        self.debias = check_range("debias", debias, 0)
+        self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
         self.register_buffer("mean_guess", torch.full((num_classes,), 1 / num_classes))
 
     def describe(self) -> dict[str, list[float]]:

@@ -48,10 +48,8 @@ class FreeMatch(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(threshold=threshold, **shared)
-        check_range("fairness_weight", fairness_weight, 0)
-        check_range("mean_decay", mean_decay, 0, 1)
-        self.fairness_weight = fairness_weight
-        self.mean_decay = mean_decay
+        self.fairness_weight = check_range("fairness_weight", fairness_weight, 0)
+        self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
         self.register_buffer("confidence", torch.full((1,), 1 / num_classes))
         self.register_buffer("mean_guess", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("guess_share", torch.full((num_classes,), 1 / num_classes))

@@ -63,12 +63,9 @@ class SimPro(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_range("prior_strength", prior_strength, 0)
-        check_range("prior_period", prior_period, 1)
-        check_range("prior_decay", prior_decay, 0, 1)
-        self.prior_strength = prior_strength
-        self.prior_period = prior_period
-        self.prior_decay = prior_decay
+        self.prior_strength = check_range("prior_strength", prior_strength, 0)
+        self.prior_period = check_range("prior_period", prior_period, 1)
+        self.prior_decay = check_range("prior_decay", prior_decay, 0, 1)
         self.labeled_per_unlabeled = int(class_counts.sum()) / max(1, num_unlabeled)
         classes = len(class_counts)
         self.register_buffer("unlabeled_share", torch.full((classes,), 1 / classes))

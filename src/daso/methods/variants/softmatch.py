@@ -47,11 +47,9 @@ class SoftMatch(FixMatch):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_range("deviations", deviations, above=0)
-        check_range("mean_decay", mean_decay, 0, 1)
-        self.deviations = deviations
+        self.deviations = check_range("deviations", deviations, above=0)
+        self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
         self.uniform_alignment = uniform_alignment
-        self.mean_decay = mean_decay
         self.register_buffer("mean", torch.full((1,), 1 / num_classes))
         self.register_buffer("variance", torch.ones(1))
         self.register_buffer("mean_guess", torch.full((num_classes,), 1 / num_classes))
