@@ -142,15 +142,15 @@ def refine(guesses: Tensor, refined: Tensor, target: Tensor, keep: float, iterat
         for start in range(0, len(guesses), rows):
             yield _clean(guesses[start : start + rows].to(where), start, *largest)
 
-    def shares(log_probs: Tensor, entropy: Tensor) -> Block:
+    def shares() -> Iterator[Block]:
         # The dual variables of the images are implicit: they make rows of sum 1, as softmax does.
-        return (log_probs - entropy * dual).log_softmax(1) - log_counts, entropy
+        for log_probs, entropy in each():
+            yield (log_probs - entropy * dual).log_softmax(1) - log_counts, entropy
 
     each = _cached(images) if is_cached else images
     log_counts, dual = counts.clamp(min=EPSILON).log(), torch.ones_like(counts)
     for _ in range(iterations):
-        moved = _mapped(each, shares)
-        dual = dual + balance(_cached(moved) if is_cached else moved)
+        dual = dual + balance(_cached(shares) if is_cached else shares)
     for number, (log_probs, entropy) in enumerate(each()):
         start = number * rows
         refined[start : start + rows] = (log_probs - entropy * dual).softmax(1).to(refined)
@@ -164,10 +164,6 @@ def _(guesses: Tensor, refined: Tensor, target: Tensor, keep: float, iterations:
 def _cached(blocks: Pass) -> Pass:
     results = list(blocks())
     return lambda: results
-
-
-def _mapped(blocks: Pass, work: Callable[[Tensor, Tensor], Block]) -> Pass:
-    return lambda: (work(*block) for block in blocks())
 
 
 def _largest(guesses: Tensor, target: Tensor, keep: float) -> tuple[Tensor, Tensor, Tensor]:

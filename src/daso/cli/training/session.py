@@ -38,12 +38,6 @@ from daso.train.run import resume_run, train_run
 from daso.train.run_data import describe_data, open_configured
 
 
-def _name_of(source: str, method: str) -> str:
-    """Return a run's name, SOURCE-METHOD, as a part of a path."""
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name).strip("-.") or "data"
-    return f"{stem}-{re.sub(r'[^A-Za-z0-9.]+', '-', method)}"
-
-
 def announce(prepared: Prepared, folder: Path) -> None:
     """Print the coming training and notes about its data to standard error."""
     data, config, batches = prepared.data, prepared.config, prepared.batches
@@ -203,7 +197,9 @@ def train(request: TrainRequest) -> int:
     command = request.command
     check_installed(command.track)
     with team(request.train.device) as together:
-        folder = command.out or free_folder(_name_of(command.source, request.method))
+        stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(command.source).name).strip("-.") or "data"
+        method = re.sub(r"[^A-Za-z0-9.]+", "-", request.method)
+        folder = command.out or free_folder(f"{stem}-{method}")
         if together.restarted and (folder / "config.json").exists():
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
@@ -212,17 +208,12 @@ def train(request: TrainRequest) -> int:
             together.do(partial(refuse_early, request, shared=together.processes is not None))
         if together.processes is not None:
             request = request.on_device(together.device)
-        return _train(request, folder, together)
-
-
-def _train(request: TrainRequest, folder: Path, together: Team) -> int:
-    command = request.command
-    with if_stopped(REPEAT):
-        prepared, like = _prepare(request, folder, together)
-    stop = Stop()
-    with together.folder(folder) as own:
-        rows = train_run(prepared, own, stop, warn=tell, like=like)
-        return _follow(prepared, rows, own, stop, together, command.quiet, command.track)
+        with if_stopped(REPEAT):
+            prepared, like = _prepare(request, folder, together)
+        stop = Stop()
+        with together.folder(folder) as own:
+            rows = train_run(prepared, own, stop, warn=tell, like=like)
+            return _follow(prepared, rows, own, stop, together, command.quiet, command.track)
 
 
 def _prepare(

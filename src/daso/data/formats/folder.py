@@ -275,12 +275,11 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
         what = f"{folder}: no class folders in it; make one folder for each class"
         if part is None:
             what += ", in labeled/, beside unlabeled/ for images without a class"
-        for file in filter(_is_table_or_shard, sorted(folder.iterdir()) if part else ()):
-            to = folder.with_name(f"{folder.name}-{file.name}")
-            what += (
-                f". To read {file.name} and others like it, move it to {to}, and remove {folder}"
-            )
-            break
+        files = sorted(filter(Path.is_file, folder.iterdir()))
+        read = [f.name for f in files if f.suffix.lower() == ".parquet" or is_shards(f.name)]
+        if part and read:
+            to = folder.with_name(f"{folder.name}-{read[0]}")
+            what += f". To read {read[0]} and others like it, move it to {to}, and remove {folder}"
         raise DataError(what)
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
@@ -292,10 +291,6 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
         elif is_broken_link(entry) and not is_image(entry):
             faults.append((str(entry), LEADS_NOWHERE))
     return {name: image_files(folder / name, faults) for name in names}
-
-
-def _is_table_or_shard(path: Path) -> bool:
-    return path.is_file() and (path.suffix.lower() == ".parquet" or is_shards(path.name))
 
 
 def _known_classes(

@@ -167,7 +167,8 @@ class Journal:
     def extend(self, actions: Iterable[tuple[Action, Mapping[str, Any]]]) -> list[Entry]:
         """Write several entries at once, as ``append`` does one: all of them or none."""
         with self._lock:
-            first, time = len(self._entries) + 1, _now()
+            first = len(self._entries) + 1
+            time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             entries = [
                 Entry(number, action, time=time, **values)
                 for number, (action, values) in enumerate(actions, first)
@@ -291,10 +292,6 @@ def _sorting(some: Iterable[Entry], entries: Sequence[Entry]) -> Iterator[Entry]
 def _line(entry: Entry) -> str:
     values = {key: value for key, value in asdict(entry).items() if value is not None}
     return to_line(seal(values, LINE_CHECKSUM))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def _parse(line: bytes, number: int, path: Path, at: int) -> Entry:

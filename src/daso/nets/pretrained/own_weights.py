@@ -13,6 +13,7 @@ from daso.nets.backbone import Backbone, Preprocessing, load_weights
 from daso.nets.network import build_encoder
 from daso.nets.pretrained.huggingface import IMAGENET_MEAN, IMAGENET_STD
 
+FIRST_CONVOLUTIONS = ("conv1.weight", "stem.weight", "convolutions.0.weight")
 LARGE, SMALL = 224, 32
 """Sides in pixels for which a ResNet gets the large or the small stem."""
 
@@ -43,8 +44,8 @@ def open_weights(network: str, path: Path) -> Backbone:
         start = f"{prefix}encoder."
         tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
     tensors = {name: t for name, t in tensors.items() if name not in ("fc.weight", "fc.bias")}
-    in_order = sorted(tensors.items(), key=_first_convolution)
-    first = next((tensor for _, tensor in in_order if tensor.dim() == 4), None)
+    names = sorted(tensors, key=lambda name: (name not in FIRST_CONVOLUTIONS, name))
+    first = next((tensors[name] for name in names if tensors[name].dim() == 4), None)
     if first is None:
         raise OptionError(f"{path} has no weights of convolutions; it does not fit {network!r}")
     channels = first.shape[1]
@@ -57,11 +58,6 @@ def open_weights(network: str, path: Path) -> Backbone:
     if mean is None and channels == 3:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     return Backbone(network, "daso", module.eval(), Preprocessing(mean, std), recipe)
-
-
-def _first_convolution(item: tuple[str, Tensor]) -> tuple[bool, str]:
-    name, _ = item
-    return (name not in ("conv1.weight", "stem.weight", "convolutions.0.weight"), name)
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

@@ -29,11 +29,6 @@ class PresetsCommand:
     """Print JSON."""
 
 
-def _tables_of(preset: Preset) -> list[int]:
-    tables = paper_tables().values()
-    return [t.number for t in tables if preset.name in {column.preset for column in t.columns}]
-
-
 def _count(counts: Indices | None) -> dict[str, int] | None:
     if counts is None:
         return None
@@ -53,7 +48,11 @@ def describe(preset: Preset) -> dict[str, Any]:
         "labeled": _count(preset.labeled_counts()),
         "unlabeled": _count(preset.unlabeled_counts()),
         "mismatched": preset.mismatched,
-        "tables": _tables_of(preset),
+        "tables": [
+            table.number
+            for table in paper_tables().values()
+            if preset.name in {column.preset for column in table.columns}
+        ],
         **split,
         **defaults.options,
         **defaults.semi_supervised,
