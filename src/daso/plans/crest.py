@@ -120,10 +120,8 @@ class CReSTPlus(CReST):
     t = 1 - f + f t_min, where f runs from 0 in the first generation to 1 in the last.
 
     Args:
-        generations: number of generations of equal length, >= 2; the last one also takes the
-            remainder.
-        crest_power: alpha, >= 0. Smaller: more images of frequent classes are adopted; 0: all.
         align_min: t_min, power of the alignment's target in the last generation, 0 to 1.
+        shared: of :class:`CReST`.
     """
 
     brings = ("align",)
@@ -135,12 +133,10 @@ class CReSTPlus(CReST):
         num_unlabeled: int,
         new_table: NewTable = torch.empty,
         *,
-        generations: int = 5,
-        crest_power: float = 1 / 3,
         align_min: float = 0.5,
+        **shared: Any,
     ) -> None:
-        facts = (class_counts, total_steps, num_unlabeled, new_table)
-        super().__init__(*facts, generations=generations, crest_power=crest_power)
+        super().__init__(class_counts, total_steps, num_unlabeled, new_table, **shared)
         self.align_min = check_range("align_min", align_min, 0, 1)
 
     @classmethod
