@@ -95,11 +95,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check, before long work, that a folder can be created and written; leave nothing behind.
-
-    Raises:
-        RunError: it cannot.
-    """
+    """Refuse, before long work, a folder that cannot be written; leave nothing behind."""
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=there):

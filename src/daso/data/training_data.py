@@ -87,9 +87,6 @@ def prepare_data(
         seed: of the split; the authors' seeds give the authors' splits.
         memory: GB that images of a cache may take on the device; a pool that needs more is read
             from its file. None: half of the free memory.
-
-    Raises:
-        DataError, OptionError: see ``make_split``.
     """
     split = make_split(source, options, seed)
     labeled = source.train.select(split.labeled)

@@ -83,9 +83,6 @@ def check_fold(folder: Path, config: RunConfig, source: Source, images: dict[str
 
     Args:
         images: what ``require_data_of_run`` has returned.
-
-    Raises:
-        RunError: it is.
     """
     if not (folder / "config.json").exists():
         return

@@ -94,11 +94,7 @@ class Inputs:
         return None if STDIN in self.places else sum(1 for _ in self)
 
     def refuse_one_image(self, expected: tuple[int, ...]) -> None:
-        """Refuse arrays that read like one image for a model of images of a shape (C, H, W).
-
-        Raises:
-            DataError: see ``daso.data.formats.arrays.refuse_one_image``.
-        """
+        """Refuse arrays that read like one image for a model of images of a shape (C, H, W)."""
         for place in map(Path, self.places):
             if place.suffix.lower() in ARRAYS and place.is_file():
                 with _errors_of(place):
