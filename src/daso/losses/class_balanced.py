@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import OptionError, check_range
 from daso.losses.labeled import LabeledLoss
@@ -72,7 +72,6 @@ class ClassBalanced(LabeledLoss):
 
     paper = "Cui et al., CVPR 2019, arXiv 1901.05555"
     balances = True
-    class_weights: Tensor
 
     def __init__(
         self,
@@ -88,7 +87,7 @@ class ClassBalanced(LabeledLoss):
         )
         self.reweight_from = check_range("reweight_from", reweight_from, 0, 1)
         weights = effective_number_weights(class_counts, effective_number_beta)
-        self.register_buffer("class_weights", weights)
+        self.class_weights = nn.Buffer(weights)
         self.first_weighted_step = round(reweight_from * total_steps)
 
     @classmethod

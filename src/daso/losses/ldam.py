@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import effective_number_weights
@@ -45,8 +45,6 @@ class LDAM(LabeledLoss):
 
     paper = "Cao et al., NeurIPS 2019, arXiv 1906.07413"
     balances = True
-    class_weights: Tensor
-    margins: Tensor
 
     def __init__(
         self,
@@ -71,8 +69,8 @@ class LDAM(LabeledLoss):
         self.margins_from = check_range("margins_from", margins_from, 0, 1)
         weights = effective_number_weights(class_counts, effective_number_beta)
         margins = max_margin * (class_counts.min() / class_counts) ** 0.25
-        self.register_buffer("class_weights", weights)
-        self.register_buffer("margins", margins.float())
+        self.class_weights = nn.Buffer(weights)
+        self.margins = nn.Buffer(margins.float())
         self.first_weighted_step = round(reweight_from * total_steps)
         self.first_step_with_margins = round(margins_from * total_steps)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import class_shares
@@ -28,12 +28,11 @@ class LogitAdjusted(LabeledLoss):
 
     paper = "Menon et al., ICLR 2021, arXiv 2007.07314"
     balances = True
-    prior: Tensor
 
     def __init__(self, class_counts: Tensor, *, adjustment_strength: float = 1.0) -> None:
         super().__init__()
         self.adjustment_strength = check_range("adjustment_strength", adjustment_strength, 0)
-        self.register_buffer("prior", class_shares(class_counts))
+        self.prior = nn.Buffer(class_shares(class_counts))
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
         return F.cross_entropy(logits + self.adjustment_strength * self.prior.log(), labels)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.data.images.pool import Pool, join_rows, select_rows
 from daso.data.training_data import TrainingData
@@ -56,8 +56,6 @@ class CReST(Plan):
     """
 
     paper = "Wei et al., CVPR 2021, arXiv 2102.09559"
-    adopted: Tensor
-    share: Tensor
 
     def __init__(
         self,
@@ -77,8 +75,8 @@ class CReST(Plan):
         counts, rank = class_counts.cpu().double().sort(descending=True, stable=True)
         share = torch.empty_like(counts)
         share[rank] = (counts.flip(0) / counts[0]) ** crest_power
-        self.register_buffer("share", share, persistent=False)
-        self.register_buffer("adopted", new_table((num_unlabeled,), dtype=torch.int64).fill_(-1))
+        self.share = nn.Buffer(share, persistent=False)
+        self.adopted = nn.Buffer(new_table((num_unlabeled,), dtype=torch.int64).fill_(-1))
 
     def stages(self) -> tuple[Stage, ...]:
         length = self.total_steps // self.generations

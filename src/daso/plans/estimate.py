@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.data.training_data import TrainingData
 from daso.errors import OptionError, check_range
@@ -43,8 +43,6 @@ class EstimatePrior(Plan):
 
     paper = "Lipton et al., ICML 2018, arXiv 1802.03916"
     provides = "unlabeled_prior"
-    prior: Tensor
-    condition: Tensor
 
     def __init__(
         self, num_classes: int, total_steps: int, *, estimate_steps: int | None = None
@@ -53,8 +51,8 @@ class EstimatePrior(Plan):
         if estimate_steps is None:
             estimate_steps = max(1, total_steps // 5)
         self.estimate_steps = check_range("estimate_steps", estimate_steps, 1)
-        self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("condition", torch.ones(1))
+        self.prior = nn.Buffer(torch.full((num_classes,), 1 / num_classes))
+        self.condition = nn.Buffer(torch.ones(1))
 
     def stages(self) -> tuple[Stage, ...]:
         return Stage(self.estimate_steps, method="supervised"), Stage(self.total_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import OptionError, check_range
 from daso.refine.guess import Guess, Refiner
@@ -33,9 +33,6 @@ class Align(Refiner):
 
     paper = "Berthelot et al., ICLR 2020, arXiv 1911.09785"
     replaces_alignment = True
-    target: Tensor
-    sums: Tensor
-    rows: Tensor
 
     def __init__(
         self,
@@ -51,9 +48,9 @@ class Align(Refiner):
             raise OptionError(f"{target.tolist()} is not a class distribution to align to")
         self.align_temperature = check_range("align_temperature", align_temperature, 0)
         self.align_memory = check_range("align_memory", align_memory, 1)
-        self.register_buffer("target", (target / target.sum()).float())
-        self.register_buffer("sums", torch.zeros(align_memory, len(target)))
-        self.register_buffer("rows", torch.zeros(align_memory))
+        self.target = nn.Buffer((target / target.sum()).float())
+        self.sums = nn.Buffer(torch.zeros(align_memory, len(target)))
+        self.rows = nn.Buffer(torch.zeros(align_memory))
 
     def mean(self) -> Tensor:
         """Return the mean of the recent guesses, float (K,); zeros before the first one."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.parts import IdleOptions, NewTable
@@ -62,7 +62,6 @@ class DARP(Refiner):
 
     paper = "Kim et al., NeurIPS 2020, arXiv 2007.08844"
 
-    target: Tensor
     guesses: Tensor
     refined: Tensor
 
@@ -86,7 +85,7 @@ class DARP(Refiner):
         self.darp_keep = check_range("darp_keep", darp_keep, above=0)
         self.darp_iterations = check_range("darp_iterations", darp_iterations, 1)
         shares = (given_counts if unlabeled_prior is None else unlabeled_prior).double()
-        self.register_buffer("target", (num_unlabeled * shares / shares.sum()).float())
+        self.target = nn.Buffer((num_unlabeled * shares / shares.sum()).float())
         for name in ("guesses", "refined"):
             table = new_table((num_unlabeled, num_classes))
             self.register_buffer(name, table.fill_(1 / num_classes))

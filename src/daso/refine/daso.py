@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_choice, check_range
 from daso.parts import IdleOptions
@@ -69,8 +69,6 @@ class DASO(Refiner):
     paper = "Oh, Kim & Kweon, CVPR 2022, arXiv 2106.05682"
     observes = True
     replaces_alignment = True
-    histogram: Tensor
-    distribution: Tensor
 
     def __init__(
         self,
@@ -107,8 +105,8 @@ class DASO(Refiner):
         self.queue_encoder = check_choice("queue_encoder", queue_encoder, ("ema", "online"))
         equal = torch.full((num_classes,), queue_length)
         self.queue = PrototypeQueue(equal if balanced_queue else 5 * class_counts.cpu(), dim)
-        self.register_buffer("histogram", torch.zeros(num_classes))
-        self.register_buffer("distribution", torch.zeros(num_classes))
+        self.histogram = nn.Buffer(torch.zeros(num_classes))
+        self.distribution = nn.Buffer(torch.zeros(num_classes))
         self.balanced_queue = balanced_queue
         self.observes_network = queue_encoder == "online"
         self.queue_batch_statistics = queue_batch_statistics
@@ -200,10 +198,10 @@ class DASO(Refiner):
         others = {name: blend(other) for name, other in guess.others.items()}
 
         renew = (guess.step + 1) % self.histogram_period == 0
-        self.histogram += F.one_hot(probs.argmax(1), len(self.histogram)).sum(0)
+        self.histogram.add_(F.one_hot(probs.argmax(1), len(self.histogram)).sum(0))
         shares = self.histogram / self.histogram.sum()
         self.distribution.copy_(torch.where(renew, shares, self.distribution))
-        self.histogram *= ~renew
+        self.histogram.mul_(~renew)
         parts = {**guess.parts, "semantic": semantic}
         return guess._replace(probs=probs, parts=parts, others=others)
 

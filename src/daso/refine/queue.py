@@ -23,19 +23,14 @@ class PrototypeQueue(nn.Module):
         prototypes: float, (K, D), after the last ``push``.
     """
 
-    features: Tensor
-    seen: Tensor
-    lengths: Tensor
-    prototypes: Tensor
-
     def __init__(self, lengths: Tensor, dim: int) -> None:
         super().__init__()
         classes, longest = len(lengths), int(lengths.max())
         # The last row takes rows that a later row of the same batch overwrites.
-        self.register_buffer("features", torch.zeros(classes * longest + 1, dim))
-        self.register_buffer("seen", torch.zeros(classes, dtype=torch.int64))
-        self.register_buffer("lengths", lengths.clone())
-        self.register_buffer("prototypes", torch.zeros(classes, dim))
+        self.features = nn.Buffer(torch.zeros(classes * longest + 1, dim))
+        self.seen = nn.Buffer(torch.zeros(classes, dtype=torch.int64))
+        self.lengths = nn.Buffer(lengths.clone())
+        self.prototypes = nn.Buffer(torch.zeros(classes, dim))
         self.longest = longest
 
     @torch.no_grad()
@@ -49,7 +44,7 @@ class PrototypeQueue(nn.Module):
         slot = labels * self.longest + (self.seen[labels] + rank) % lengths
         overwritten = rank < arrivals[labels] - lengths
         self.features[torch.where(overwritten, classes * self.longest, slot)] = features
-        self.seen += arrivals
+        self.seen.add_(arrivals)
         queues = self.features[:-1].view(classes, self.longest, -1)
         # Only classes of this batch have changed; with more classes than rows, update only those.
         if len(labels) < classes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import check_counts
@@ -46,7 +46,6 @@ class ABC(Term):
 
     paper = "Lee et al., NeurIPS 2021, arXiv 2110.10368"
     balances = True
-    kept_share: Tensor
 
     def __init__(
         self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95
@@ -54,7 +53,7 @@ class ABC(Term):
         super().__init__()
         self.balanced_threshold = check_range("balanced_threshold", balanced_threshold, 0, 1)
         check_counts(class_counts)
-        self.register_buffer("kept_share", class_counts.min() / class_counts)
+        self.kept_share = nn.Buffer(class_counts.min() / class_counts)
         self.total_steps = total_steps
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import class_shares
@@ -35,11 +35,9 @@ class BalancedHead(Term):
         strength: tau, of the adjustments.
     """
 
-    prior: Tensor
-
     def __init__(self, prior: Tensor, threshold: float, strength: float) -> None:
         super().__init__()
-        self.register_buffer("prior", prior.clone())
+        self.prior = nn.Buffer(prior.clone())
         self.threshold = threshold
         self.strength = strength
 
@@ -106,11 +104,6 @@ class ACR(FixMatch):
         "supervised": "its two heads have losses on labels of their own",
         "terms": "it has a second head already",
     }
-    prior: Tensor
-    reversed: Tensor
-    unlabeled_share: Tensor
-    distances: Tensor
-    strength: Tensor
 
     def __init__(
         self,
@@ -133,11 +126,11 @@ class ACR(FixMatch):
         self.estimate_decay = check_range("estimate_decay", estimate_decay, 0, 1)
         self.start = int(estimate_start * total_steps)
         order = prior.argsort(descending=True)
-        self.register_buffer("prior", prior.clone())
-        self.register_buffer("reversed", torch.empty_like(prior).scatter(0, order, prior.sort()[0]))
-        self.register_buffer("unlabeled_share", torch.full_like(prior, 1 / len(prior)))
-        self.register_buffer("distances", torch.zeros(3))
-        self.register_buffer("strength", torch.full((1,), float(adjustment_strength)))
+        self.prior = nn.Buffer(prior.clone())
+        self.reversed = nn.Buffer(torch.empty_like(prior).scatter(0, order, prior.sort()[0]))
+        self.unlabeled_share = nn.Buffer(torch.full_like(prior, 1 / len(prior)))
+        self.distances = nn.Buffer(torch.zeros(3))
+        self.strength = nn.Buffer(torch.full((1,), float(adjustment_strength)))
 
     @classmethod
     def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
@@ -168,14 +161,15 @@ class ACR(FixMatch):
         counts = (F.one_hot(balanced.argmax(1), len(self.prior)) * confident).sum(0)
         active = (guess.step >= self.start) & (counts.sum() > 0)
         found = counts / counts.sum().clamp(min=1)
-        self.unlabeled_share += active * (1 - self.estimate_decay) * (found - self.unlabeled_share)
+        moved = active * (1 - self.estimate_decay) * (found - self.unlabeled_share)
+        self.unlabeled_share.add_(moved)
         uniform = torch.full_like(self.prior, 1 / len(self.prior))
         anchors = torch.stack([self.prior, uniform, self.reversed])
         share = self.unlabeled_share
         ratio = (anchors + TINY).log() - (share + TINY).log()
-        self.distances += active * ((anchors - share) * ratio).sum(1) / 2
+        self.distances.add_(active * ((anchors - share) * ratio).sum(1) / 2)
         ends = (guess.step + 1) % self.estimate_period == 0
         fitting = self.adjustment_strength * (self.distances / self.estimate_period).softmax(0)[:1]
         renew = ends & (self.distances.sum() > 0)
         self.strength.copy_(torch.where(renew, fitting, self.strength))
-        self.distances *= ~ends
+        self.distances.mul_(~ends)

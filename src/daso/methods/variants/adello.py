@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import class_shares
@@ -45,9 +45,6 @@ class ADELLO(FixMatch):
     balances = True
     unlabeled_options = ("threshold",)
     refuses: ClassVar = {"supervised": "its loss on labels carries the estimated distribution"}
-    labeled_share: Tensor
-    mean_guess: Tensor
-    temperature: Tensor
 
     def __init__(
         self,
@@ -70,9 +67,9 @@ class ADELLO(FixMatch):
         self.total_steps = total_steps
         self.start = int(complementary_start * total_steps)
         share = class_shares(class_counts)
-        self.register_buffer("labeled_share", share)
-        self.register_buffer("mean_guess", torch.full_like(share, 1 / len(share)))
-        self.register_buffer("temperature", torch.ones(1))
+        self.labeled_share = nn.Buffer(share)
+        self.mean_guess = nn.Buffer(torch.full_like(share, 1 / len(share)))
+        self.temperature = nn.Buffer(torch.ones(1))
 
     def describe(self) -> dict[str, list[float]]:
         return {"mean_guess": self.mean_guess.tolist(), **super().describe()}

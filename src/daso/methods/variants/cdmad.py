@@ -44,7 +44,6 @@ class CDMAD(FixMatch):
     unlabeled_options = ("threshold", "debias_start")
     computed_heads = (HEAD,)
     refuses: ClassVar = {"terms": "the trained network classifies by a head of its own"}
-    bias: Tensor
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class CDMAD(FixMatch):
         self.debias_start = check_range("debias_start", debias_start, 0, 1)
         self.blank_value = check_range("blank_value", blank_value, 0, 255)
         self.start = int(debias_start * total_steps)
-        self.register_buffer("bias", torch.zeros(num_classes))
+        self.bias = nn.Buffer(torch.zeros(num_classes))
 
     @property
     def heads(self) -> dict[str, int]:

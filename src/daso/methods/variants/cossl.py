@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import check_counts
@@ -51,8 +51,6 @@ class CoSSL(FixMatch):
     uses_teacher = True
     unlabeled_options = ("threshold", "colearning_start")
     refuses: ClassVar = {"terms": "it has a second head already"}
-    weight: Tensor
-    enhanced_share: Tensor
 
     def __init__(
         self,
@@ -69,8 +67,8 @@ class CoSSL(FixMatch):
         self.least_ratio = check_range("least_ratio", least_ratio, 0, 1)
         check_counts(class_counts)
         self.start = int(colearning_start * total_steps)
-        self.register_buffer("weight", class_counts.sum() / (len(class_counts) * class_counts))
-        self.register_buffer("enhanced_share", 1 - class_counts / class_counts.max())
+        self.weight = nn.Buffer(class_counts.sum() / (len(class_counts) * class_counts))
+        self.enhanced_share = nn.Buffer(1 - class_counts / class_counts.max())
 
     @property
     def heads(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.methods.fixmatch import FixMatch
@@ -33,7 +33,6 @@ class DebiasPL(FixMatch):
 
     paper = "Wang et al., CVPR 2022, arXiv 2201.01490"
     unlabeled_options = ("threshold", "debias", "mean_decay")
-    mean_guess: Tensor
 
     def __init__(
         self, num_classes: int, *, debias: float = 0.5, mean_decay: float = 0.999, **shared: Any
@@ -41,7 +40,7 @@ class DebiasPL(FixMatch):
         super().__init__(**shared)
         self.debias = check_range("debias", debias, 0)
         self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
-        self.register_buffer("mean_guess", torch.full((num_classes,), 1 / num_classes))
+        self.mean_guess = nn.Buffer(torch.full((num_classes,), 1 / num_classes))
 
     def describe(self) -> dict[str, list[float]]:
         return {"mean_guess": self.mean_guess.tolist(), **super().describe()}

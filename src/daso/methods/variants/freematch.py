@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.methods.fixmatch import FixMatch
@@ -34,9 +34,6 @@ class FreeMatch(FixMatch):
 
     paper = "Wang et al., ICLR 2023, arXiv 2205.07246"
     unlabeled_options = ("threshold",)
-    confidence: Tensor
-    mean_guess: Tensor
-    guess_share: Tensor
 
     def __init__(
         self,
@@ -50,9 +47,9 @@ class FreeMatch(FixMatch):
         super().__init__(threshold=threshold, **shared)
         self.fairness_weight = check_range("fairness_weight", fairness_weight, 0)
         self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
-        self.register_buffer("confidence", torch.full((1,), 1 / num_classes))
-        self.register_buffer("mean_guess", torch.full((num_classes,), 1 / num_classes))
-        self.register_buffer("guess_share", torch.full((num_classes,), 1 / num_classes))
+        self.confidence = nn.Buffer(torch.full((1,), 1 / num_classes))
+        self.mean_guess = nn.Buffer(torch.full((num_classes,), 1 / num_classes))
+        self.guess_share = nn.Buffer(torch.full((num_classes,), 1 / num_classes))
 
     def describe(self) -> dict[str, list[float]]:
         """Return the threshold of each class."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.losses.class_balanced import class_shares
@@ -47,10 +47,6 @@ class SimPro(FixMatch):
     balances = True
     unlabeled_options = ("threshold",)
     refuses: ClassVar = {"supervised": "its loss on labels carries the estimated distribution"}
-    unlabeled_share: Tensor
-    share: Tensor
-    guessed: Tensor
-    labeled: Tensor
 
     def __init__(
         self,
@@ -68,10 +64,10 @@ class SimPro(FixMatch):
         self.prior_decay = check_range("prior_decay", prior_decay, 0, 1)
         self.labeled_per_unlabeled = int(class_counts.sum()) / max(1, num_unlabeled)
         classes = len(class_counts)
-        self.register_buffer("unlabeled_share", torch.full((classes,), 1 / classes))
-        self.register_buffer("share", class_shares(class_counts))
-        self.register_buffer("guessed", torch.zeros(classes))
-        self.register_buffer("labeled", torch.zeros(classes))
+        self.unlabeled_share = nn.Buffer(torch.full((classes,), 1 / classes))
+        self.share = nn.Buffer(class_shares(class_counts))
+        self.guessed = nn.Buffer(torch.zeros(classes))
+        self.labeled = nn.Buffer(torch.zeros(classes))
 
     @classmethod
     def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
@@ -92,7 +88,7 @@ class SimPro(FixMatch):
         return guess._replace(probs=probs)
 
     def labeled_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        self.labeled += F.one_hot(batch.labels, len(self.labeled)).sum(0)
+        self.labeled.add_(F.one_hot(batch.labels, len(self.labeled)).sum(0))
         scale = self.labeled_per_unlabeled * len(batch.unlabeled[0]) / len(batch.labels)
         return scale * F.cross_entropy(logits + self.shift(self.share), batch.labels)
 
@@ -100,7 +96,7 @@ class SimPro(FixMatch):
         shifted = logits + self.shift(self.share)
         per_image = F.cross_entropy(shifted, guess.probs, reduction="none")
         with torch.no_grad():
-            self.guessed += (mask[:, None] * guess.probs).sum(0)
+            self.guessed.add_((mask[:, None] * guess.probs).sum(0))
             self._estimate((guess.step + 1) % self.prior_period == 0)
         return {"unlabeled": self.unlabeled_weight * (mask * per_image).mean()}
 
@@ -108,9 +104,8 @@ class SimPro(FixMatch):
         """Move the estimates towards what was counted, and count anew, if *renew* is true."""
         rate = renew * (1 - self.prior_decay)
         counted = self.labeled + self.guessed
-        self.unlabeled_share += rate * (
-            self.guessed / (self.guessed.sum() + 1) - self.unlabeled_share
-        )
-        self.share += rate * (counted / counted.sum() - self.share)
-        self.guessed *= ~renew
-        self.labeled *= ~renew
+        found = self.guessed / (self.guessed.sum() + 1)
+        self.unlabeled_share.add_(rate * (found - self.unlabeled_share))
+        self.share.add_(rate * (counted / counted.sum() - self.share))
+        self.guessed.mul_(~renew)
+        self.labeled.mul_(~renew)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.errors import check_range
 from daso.methods.fixmatch import FixMatch
@@ -33,9 +33,6 @@ class SoftMatch(FixMatch):
     paper = "Chen et al., ICLR 2023, arXiv 2301.10921"
     unlabeled_options = ("deviations", "uniform_alignment")
     refuses: ClassVar = {"threshold": "every guess is used, by its weight"}
-    mean: Tensor
-    variance: Tensor
-    mean_guess: Tensor
 
     def __init__(
         self,
@@ -50,9 +47,9 @@ class SoftMatch(FixMatch):
         self.deviations = check_range("deviations", deviations, above=0)
         self.mean_decay = check_range("mean_decay", mean_decay, 0, 1)
         self.uniform_alignment = uniform_alignment
-        self.register_buffer("mean", torch.full((1,), 1 / num_classes))
-        self.register_buffer("variance", torch.ones(1))
-        self.register_buffer("mean_guess", torch.full((num_classes,), 1 / num_classes))
+        self.mean = nn.Buffer(torch.full((1,), 1 / num_classes))
+        self.variance = nn.Buffer(torch.ones(1))
+        self.mean_guess = nn.Buffer(torch.full((num_classes,), 1 / num_classes))
 
     def weigh(self, guess: Guess) -> Tensor:
         """Return the weight of each guess, float (U,), in (0, 1]."""

@@ -27,17 +27,14 @@ class VectorEncoder(nn.Module):
         dim: length of a feature vector: *width*, or D without layers.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], width: int = 256, depth: int = 2
     ) -> None:
         super().__init__()
         if depth and width < 1:
             raise OptionError(f"mlp-{width}-{depth}: the width must be at least 1")
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
+        self.std = nn.Buffer(torch.tensor(std, dtype=torch.float32))
         sizes = [len(mean), *[width] * depth]
         self.dim = sizes[-1]
         pairs = list(itertools.pairwise(sizes))
@@ -70,16 +67,14 @@ class Probe(nn.Module):
     """
 
     heads_from_zero = True
-    mean: Tensor
-    scale: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.dim = len(mean)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
         varying = [value for value in std if value != 1.0] or std
         length = torch.tensor(varying, dtype=torch.float64).norm()
-        self.register_buffer("scale", (PROBE_LENGTH / length).float())
+        self.scale = nn.Buffer((PROBE_LENGTH / length).float())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors, float (B, D), to features, float (B, D)."""
