@@ -46,6 +46,7 @@ class ABC(Term):
 
     paper = "Lee et al., NeurIPS 2021, arXiv 2110.10368"
     balances = True
+    output = "abc"
 
     def __init__(
         self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95
@@ -59,10 +60,6 @@ class ABC(Term):
     @property
     def heads(self) -> dict[str, int]:
         return {"abc": len(self.kept_share)}
-
-    @property
-    def output(self) -> str:
-        return "abc"
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return a number in [0, 1) for each image; it is used if its probability is greater."""

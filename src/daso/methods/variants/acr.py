@@ -35,6 +35,8 @@ class BalancedHead(Term):
         strength: tau, of the adjustments.
     """
 
+    output = HEAD
+
     def __init__(self, prior: Tensor, threshold: float, strength: float) -> None:
         super().__init__()
         self.prior = nn.Buffer(prior.clone())
@@ -44,10 +46,6 @@ class BalancedHead(Term):
     @property
     def heads(self) -> dict[str, int]:
         return {HEAD: len(self.prior)}
-
-    @property
-    def output(self) -> str:
-        return HEAD
 
     @torch.no_grad()
     def beliefs(self, network: Network, weak: Tensor) -> dict[str, Tensor]:

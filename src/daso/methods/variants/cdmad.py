@@ -44,6 +44,7 @@ class CDMAD(FixMatch):
     unlabeled_options = ("threshold", "debias_start")
     computed_heads = (HEAD,)
     refuses: ClassVar = {"terms": "the trained network classifies by a head of its own"}
+    output = HEAD
 
     def __init__(
         self,
@@ -64,10 +65,6 @@ class CDMAD(FixMatch):
     @property
     def heads(self) -> dict[str, int]:
         return {HEAD: len(self.bias), **super().heads}
-
-    @property
-    def output(self) -> str:
-        return HEAD
 
     def describe(self) -> dict[str, list[float]]:
         return {"blank_guess": self.bias.softmax(0).tolist(), **super().describe()}

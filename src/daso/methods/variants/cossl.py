@@ -51,6 +51,8 @@ class CoSSL(FixMatch):
     uses_teacher = True
     unlabeled_options = ("threshold", "colearning_start")
     refuses: ClassVar = {"terms": "it has a second head already"}
+    output = HEAD
+    teacher_uses_batch_statistics = False
 
     def __init__(
         self,
@@ -73,14 +75,6 @@ class CoSSL(FixMatch):
     @property
     def heads(self) -> dict[str, int]:
         return {HEAD: len(self.weight), **super().heads}
-
-    @property
-    def output(self) -> str:
-        return HEAD
-
-    @property
-    def teacher_uses_batch_statistics(self) -> bool:
-        return False
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return, for each labeled image, three numbers in [0, 1).
