@@ -55,7 +55,6 @@ class ClassBalanced(LabeledLoss):
 
     Args:
         class_counts: int64, (K,), labeled images of each class, at least 1 each.
-        total_steps: of the training.
         effective_number_beta: beta, 0 to 1. 0: all classes weigh alike; 1: by the inverse of their
             count.
         reweight_from: share of the training, 0 to 1, from which the classes are weighted; before,

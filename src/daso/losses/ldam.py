@@ -26,7 +26,6 @@ class LDAM(LabeledLoss):
 
     Args:
         class_counts: int64, (K,), labeled images of each class, at least 1 each.
-        total_steps: of the training.
         max_margin: margin of the rarest class, >= 0.
         logit_scale: s, > 0; it acts together with the margins.
         effective_number_beta: beta of the class weights, 0 to 1, as in ``ClassBalanced``.

@@ -24,7 +24,6 @@ class MeanTeacher(Method):
     section 2. The consistency loss is the mean squared error over all images and classes.
 
     Args:
-        total_steps: of the training.
         refine: improves the teacher's guess, e.g. DASO. Its own losses are not used, as in the code
             of DASO's authors, who only blend here.
         supervised: the loss on labeled images, of logits and labels.

@@ -25,7 +25,6 @@ class MixMatch(Method):
     images and classes on the others.
 
     Args:
-        total_steps: of the training.
         refine: improves the sharpened guess, from the features of the first view. Its own losses
             need a strong view and are not used.
         temperature: T of sharpening, > 0.

@@ -22,7 +22,6 @@ class PseudoLabel(Method):
     to 16. The loss on unlabeled images is averaged over all of them, confident or not.
 
     Args:
-        total_steps: of the training.
         refine: improves the guess before it is thresholded. Its own losses compare two views and
             are not used.
         supervised: the loss on labeled images, of logits and labels.

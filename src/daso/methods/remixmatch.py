@@ -31,7 +31,6 @@ class ReMixMatch(Method):
         given_counts: int64, (K,), labeled images of each class, whose shares are aligned to.
         unlabeled_prior: float, (K,), shares to align to instead, or None.
         align_temperature: exponent of these shares.
-        total_steps: of the training.
         refine: improves the sharpened guess, e.g. DASO; its losses are added, on the first strong
             view.
         align: whether guesses are aligned. Default: yes, unless the refiner replaces alignment, as

@@ -32,7 +32,6 @@ class USADTM(Method):
 
     Args:
         class_counts: int64, (K,), n_k.
-        dim: D, the length of a feature.
         total_steps: of the training; only the default of *warmup_steps* depends on it.
         supervised: the loss on labeled images, of logits and labels.
         cosine_threshold: cosine from which a pseudo-label is used, -1 to 1.

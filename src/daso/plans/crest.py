@@ -42,7 +42,6 @@ class CReST(Plan):
         class_counts: int64, (K,), N, labeled images of each class.
         total_steps: of all generations.
         num_unlabeled: number of unlabeled images, at least 1.
-        new_table: makes a tensor that has a row for each unlabeled image.
         generations: number of generations of equal length, >= 2; the last one also takes the
             remainder.
         crest_power: alpha, >= 0. Smaller: more images of frequent classes are adopted; 0: all.

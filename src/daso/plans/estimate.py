@@ -26,7 +26,6 @@ class EstimatePrior(Plan):
     2018, arXiv 1802.03916, with probabilities in place of answers, as DASO's authors do for DARP.
 
     Args:
-        num_classes: K.
         total_steps: of the training of the method itself, after the estimate.
         estimate_steps: steps of the training for the estimate, >= 1. Default: a fifth of
             *total_steps*.

@@ -41,13 +41,11 @@ class DARP(Refiner):
     not changed.
 
     Args:
-        num_classes: K.
         given_counts: int64, (K,), labeled images of each class; their shares are the target unless
             *unlabeled_prior* is known.
         num_unlabeled: N, number of unlabeled images.
         unlabeled_prior: float, (K,), share of each class among the unlabeled images; None: unknown.
         total_steps: T, of the training.
-        new_table: makes a tensor that has a row for each unlabeled image.
         darp_start: share of the training, 0 to 1, after which the refined guesses are used.
         darp_period: steps between two refinements of the table, >= 1.
         darp_keep: alpha, > 0; the darp_keep * M_k largest entries of each class are kept.

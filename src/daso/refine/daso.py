@@ -36,8 +36,6 @@ class DASO(Refiner):
       (3.4).
 
     Args:
-        num_classes: K.
-        dim: D, the length of a feature.
         class_counts: int64, (K,), labeled images of each class.
         total_steps: of the training; only the default of *warmup_steps* depends on it.
         queue_length: L, features kept per class, >= 1.

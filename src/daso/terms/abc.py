@@ -32,7 +32,6 @@ class ABC(Term):
 
     Args:
         class_counts: int64, (K,), N_k, labeled images of each class, at least 1 each.
-        total_steps: of the training.
         balanced_threshold: probability from which a guess of the auxiliary head is used, 0 to 1.
 
     Raises:

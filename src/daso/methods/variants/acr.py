@@ -80,7 +80,6 @@ class ACR(FixMatch):
 
     Args:
         class_counts: int64, (K,), labeled images of each class, at least 1 each.
-        total_steps: of the training.
         adjustment_strength: tau, >= 0.
         estimate_start: share of the training after which the distribution is estimated, 0 to 1;
             before, a is tau.

@@ -23,7 +23,6 @@ class BOSS(FixMatch):
     mean weight of the guesses that are used is 1.
 
     Args:
-        num_classes: K.
         threshold_range: delta, how much lower the threshold of a class without guesses is, from 0
             to *threshold*.
         weights_count: guesses that c_k counts in the weights: ``"all"``, as in the notation of the

@@ -27,7 +27,6 @@ class CDMAD(FixMatch):
     network classifies by z - g.
 
     Args:
-        num_classes: K.
         debias_start: share of the training after which guesses are corrected, 0 to 1; the authors
             start after 100 of 500 epochs.
         blank_value: of the pixels of the image of one color, 0 to 255.

@@ -30,7 +30,6 @@ class CoSSL(FixMatch):
 
     Args:
         class_counts: int64, (K,), N_k, labeled images of each class, at least 1 each.
-        total_steps: of the training.
         colearning_start: share of the training after which the classifier gives the guesses, 0 to
             1; the authors start after 400 of 500 epochs.
         least_ratio: least r, 0 to 1.

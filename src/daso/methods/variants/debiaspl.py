@@ -23,7 +23,6 @@ class DebiasPL(FixMatch):
     cross-entropy of z + lambda log q (equation 5).
 
     Args:
-        num_classes: K.
         debias: lambda, >= 0.
         mean_decay: decay of q, 0 to 1.
         shared: of :class:`~daso.methods.fixmatch.FixMatch`.

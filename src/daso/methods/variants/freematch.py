@@ -25,7 +25,6 @@ class FreeMatch(FixMatch):
     the strong views whose guess is used.
 
     Args:
-        num_classes: K.
         fairness_weight: w_f, weight of the fairness loss, >= 0.
         mean_decay: decay of the running means, 0 to 1.
         threshold: highest t, 0 to 1; 1: no limit, as in the paper.

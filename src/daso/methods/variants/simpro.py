@@ -31,7 +31,6 @@ class SimPro(FixMatch):
 
     Args:
         class_counts: int64, (K,), labeled images of each class, at least 1 each.
-        num_unlabeled: number of unlabeled images.
         prior_strength: tau, >= 0; the authors use 2 for 10 classes and 1 for 100.
         prior_period: steps after which u and a are estimated again, >= 1.
         prior_decay: share of the former estimate that is kept, 0 to 1.

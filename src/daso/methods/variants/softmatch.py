@@ -23,7 +23,6 @@ class SoftMatch(FixMatch):
     guess aligned to uniform classes (section 3.3); the pseudo-label is that of the guess itself.
 
     Args:
-        num_classes: K.
         deviations: n, divides the standard deviation, > 0.
         uniform_alignment: align guesses to uniform classes before their confidence is read.
         mean_decay: decay of the running means, 0 to 1.
