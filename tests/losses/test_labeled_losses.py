@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from daso.compose import Recipe
 from daso.losses.class_balanced import ClassBalanced, effective_number_weights
 from daso.losses.labeled import LabeledLoss
 from daso.losses.ldam import LDAM
@@ -135,6 +136,15 @@ def test_the_options_of_ldam_act() -> None:
         options = {"max_margin": margin, "logit_scale": scale, "effective_number_beta": beta}
         expected = ldam_by_hand(weights_by_hand(beta), margin, scale)
         assert value(LDAM(COUNTS, STEPS, **options)) == near(expected)
+
+
+def test_a_switch_at_the_end_turns_options_of_ldam_off() -> None:
+    weights, margins = {"effective_number_beta"}, {"max_margin", "logit_scale"}
+    recipe = Recipe.parse("supervised+ldam")
+    assert recipe.idle_options({"reweight_from": 1.0}).keys() == weights | margins
+    assert recipe.idle_options({"reweight_from": 1.0, "margins_from": 0.5}).keys() == weights
+    assert recipe.idle_options({"margins_from": 1.0}).keys() == margins
+    assert not recipe.idle_options({})
 
 
 @pytest.mark.parametrize("loss", [ClassBalanced, LDAM])

@@ -196,6 +196,27 @@ def test_options_that_no_part_has_are_refused_with_the_nearest() -> None:
         compose("fixmatch", FACTS, {"treshold": 0.9})
 
 
+def test_options_that_others_turn_off_are_named() -> None:
+    assert Recipe.parse("fixmatch").idle_options({"unlabeled_weight": 0.0}).keys() == {"threshold"}
+    assert not Recipe.parse("fixmatch").idle_options({})
+    for name, is_idle in (("fixmatch", True), ("meanteacher", False)):  # the latter has a teacher
+        idle = Recipe.parse(f"{name}+daso").idle_options({"queue_encoder": "online"})
+        assert ("queue_batch_statistics" in idle) == is_idle
+    daso = Recipe.parse("fixmatch+daso")
+    assert daso.idle_options({}).keys() == {"fixed_blend"}
+    assert daso.idle_options({"blend": "fixed"}).keys() == {"dist_temperature", "histogram_period"}
+
+
+@pytest.mark.parametrize(
+    ("start", "told"), [(50, ""), (51, "from step 51 on"), (99, "from step 99 on"), (100, "never")]
+)
+def test_a_training_that_blends_late_or_never_is_told_so(start: int, told: str) -> None:
+    options = {"blend": "distribution", "histogram_period": 1, "warmup_steps": start}
+    text = " ".join(DASO.remarks(options, 100))
+    assert told in text
+    assert bool(text) == bool(told)
+
+
 def test_parts_refine_in_the_order_in_which_they_are_named() -> None:
     for name in ("fixmatch+align+sharpen", "fixmatch+sharpen+align"):
         refiners = [type(part).__name__.lower() for part in build(name).refine.refiners]

@@ -54,6 +54,15 @@ def test_interleaving_spreads_the_labeled_rows_evenly_and_undoes_itself() -> Non
         labeled = (order.view(parts, size) < size).sum(1)
         assert labeled.sum() == size
         assert labeled.max() - labeled.min() <= 1
+    order = interleaved_order(3, 4, torch.device("cpu")).view(3, 4)
+    assert order.tolist() == [[8, 5, 2, 11], [4, 1, 6, 7], [0, 9, 10, 3]]
+
+
+@pytest.mark.parametrize("name", ["mixmatch", "remixmatch"])
+def test_parts_draw_for_the_images_of_a_step(name: str) -> None:
+    method = build(name)
+    method.refine.draw = lambda labeled, unlabeled, _: {"rows": torch.tensor([labeled, unlabeled])}
+    assert method.draw(2, 3, torch.Generator())["rows"].tolist() == [2, 3]
 
 
 def test_batch_statistics_are_of_the_interleaved_parts_or_of_the_whole() -> None:

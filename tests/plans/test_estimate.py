@@ -168,8 +168,11 @@ def test_data_that_is_not_enough_is_refused_before_the_training(data: TrainingDa
         plan.data(0, dataclasses.replace(data, holdout=None))
     kept = (data.holdout.labels != 3) & (data.holdout.labels != 7)
     lacking = Pool(data.holdout.images[kept], data.holdout.labels[kept])
-    with pytest.raises(OptionError, match=r"2 classes.*3, 7"):
+    with pytest.raises(OptionError, match=r"2 classes.*3, 7\); set some aside"):
         plan.data(0, dataclasses.replace(data, holdout=lacking))
+    own = dataclasses.replace(data.split, holdout=data.split.holdout[:0])
+    with pytest.raises(OptionError, match=r"3, 7\); add validation images"):
+        plan.data(0, dataclasses.replace(data, holdout=lacking, split=own))
     with pytest.raises(OptionError, match="unlabel"):
         plan.data(0, dataclasses.replace(data, unlabeled=None))
 
