@@ -129,9 +129,14 @@ def _run(argv: Sequence[str]) -> int:
                 f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}"
             )
         place = f"listings.{verb}" if verb in LISTINGS else verb
-        run = importlib.import_module(f"daso.cli.verbs.{place}").run
+        module = importlib.import_module(f"daso.cli.verbs.{place}")
         with _interruptible():
-            return int(run(rest) or 0)
+            options = module.run.__annotations__.get("command")
+            if options is None:
+                return int(module.run(rest) or 0)
+            from daso.cli.terminal.parse import parse
+
+            return int(module.run(parse(getattr(module, options), rest, f"daso {verb}")) or 0)
     except DasoError as error:
         print(f"daso: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import Argument, parse
+from daso.cli.terminal.parse import Argument
 from daso.errors import DataError
 from daso.files import check_writable
 
@@ -33,9 +32,8 @@ class CalibrateCommand:
     """cpu, cuda or mps; auto takes the first available accelerator."""
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: CalibrateCommand) -> None:
     """Calibrate a run."""
-    command = parse(CalibrateCommand, argv, "daso calibrate")
     check_writable(command.folder)
     from daso.cli.terminal.tables import percent
     from daso.train.calibration import calibrate_again, read_labeled

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from daso.cli.terminal.counters import tell
-from daso.cli.terminal.parse import Argument, parse
+from daso.cli.terminal.parse import Argument
 from daso.errors import OptionError, RunError, nearest
 from daso.files import make_folder, write_text
 from daso.train.folder.lock import free_folder
@@ -76,9 +76,8 @@ def _in_lines(name: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: CompareCommand) -> None:
     """Compare the runs."""
-    command = parse(CompareCommand, argv, "daso compare")
     from daso.report.compare import tables
     from daso.report.compare.groups import group_runs, read_runs
     from daso.report.compare.page import to_html

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from daso.cli.terminal.counters import tell
-from daso.cli.terminal.parse import Argument, parse
+from daso.cli.terminal.parse import Argument
 from daso.constraints import Range
 from daso.errors import OptionError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
@@ -133,9 +133,8 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     return table
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: DemoCommand) -> None:
     """Run the demonstration as the arguments say."""
-    command = parse(DemoCommand, argv, "daso demo")
     check_installed(command.track)
 
     from daso.cli.terminal.tables import wide_console

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice, tell
-from daso.cli.terminal.parse import parse
 
 DECISIVE = ("class_names", "image_shape", "split_fingerprint")
 """What must be as in the run's ``data.json``."""
@@ -29,9 +27,8 @@ class EvaluateCommand:
     """Print all numbers as JSON."""
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: EvaluateCommand) -> None:
     """Evaluate the model."""
-    command = parse(EvaluateCommand, argv, "daso evaluate")
     from daso.cli.terminal.tables import POOLS, class_table, percent, wide_console
     from daso.cli.training.notes import not_adjusted
     from daso.data.training_data import prepare_data

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import parse
 from daso.errors import DataError
 
 
@@ -42,9 +41,8 @@ def _values(places: Sequence[str]) -> Iterator[Any]:
         yield item.value
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: ExportCommand) -> None:
     """Export a run."""
-    command = parse(ExportCommand, argv, "daso export")
     from daso.export.run import export_run
 
     exported = export_run(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daso.cli.terminal.arguments import RunArgument
-from daso.cli.terminal.parse import parse
 
 
 @dataclass(frozen=True)
@@ -17,9 +15,8 @@ class PlotCommand:
     """The run folder."""
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: PlotCommand) -> None:
     """Draw the pictures."""
-    command = parse(PlotCommand, argv, "daso plot")
     from daso.report.figures.draw import draw_run
 
     for path in draw_run(command.folder):

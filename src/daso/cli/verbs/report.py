@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daso.cli.terminal.arguments import RunArgument
-from daso.cli.terminal.parse import parse
 from daso.errors import OptionError
 from daso.files import check_writable
 
@@ -29,9 +27,8 @@ class ReportCommand:
     """With --refresh: cpu, cuda or mps (default: that of the run)."""
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: ReportCommand) -> None:
     """Write the report."""
-    command = parse(ReportCommand, argv, "daso report")
     from daso.cli.terminal.counters import notice
     from daso.report.html.page import write_report
 

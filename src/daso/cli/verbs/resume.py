@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from daso.cli.terminal.arguments import RunArgument
-from daso.cli.terminal.parse import parse
 from daso.constraints import Device
 
 
@@ -29,9 +27,8 @@ class ResumeCommand:
     """Show only warnings during the training, and the result."""
 
 
-def run(argv: Sequence[str]) -> int:
+def run(command: ResumeCommand) -> int:
     """Resume as the arguments say, alone or as one of the processes of torchrun."""
-    command = parse(ResumeCommand, argv, "daso resume")
     from daso.cli.processes.torchrun import team
     from daso.cli.training.session import resume
 

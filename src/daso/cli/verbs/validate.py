@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 from daso.cli.processes.signals import if_stopped
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import parse
 from daso.files import Row, check_writable, save_json
 
 if TYPE_CHECKING:  # help and wrong options need no torch
@@ -50,9 +48,8 @@ class ValidateCommand:
     """Print the result as JSON."""
 
 
-def run(argv: Sequence[str]) -> int:
+def run(command: ValidateCommand) -> int:
     """Validate a run; return the exit status."""
-    command = parse(ValidateCommand, argv, "daso validate")
     check_writable(command.folder)
     import numpy as np
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from daso.cli.terminal.counters import decoding_progress, tell
-from daso.cli.terminal.parse import parse
 from daso.cli.verbs.label.command import LabelCommand
 from daso.errors import import_extra
 
 
-def run(argv: Sequence[str]) -> int:
+def run(command: LabelCommand) -> int:
     """Serve the page until Ctrl-C."""
-    command = parse(LabelCommand, argv, "daso label")
     shows_page = not command.apply and command.export is None
     for package in ("starlette", "uvicorn") if shows_page else ():
         import_extra(package, "label", "daso label needs")

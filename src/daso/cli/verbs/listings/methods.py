@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from rich.markup import escape
 
 from daso.catalog import ADDITIONS, METHODS, outline
-from daso.cli.terminal.parse import Argument, parse, plain_text
+from daso.cli.terminal.parse import Argument, plain_text
 from daso.cli.terminal.tables import make_table, wide_console
 from daso.compose import Recipe
 from daso.errors import OptionError, flag
@@ -110,9 +110,8 @@ def describe_method(name: str) -> dict[str, Any]:
     return {"name": name, "parts": parts, "hyperparameters": hyperparameters}
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: MethodsCommand) -> None:
     """Show all methods, or one of them."""
-    command = parse(MethodsCommand, argv, "daso methods")
     described = describe_all() if command.name is None else describe_method(command.name)
     if command.json:
         print(json.dumps(described, indent=1))

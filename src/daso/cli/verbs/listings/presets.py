@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from rich.table import Table
 
-from daso.cli.terminal.parse import Argument, parse
+from daso.cli.terminal.parse import Argument
 from daso.cli.terminal.tables import make_table, wide_console
 from daso.data.longtail import Indices
 from daso.errors import OptionError
@@ -143,9 +143,8 @@ def _table() -> Table:
     return table
 
 
-def run(argv: Sequence[str]) -> None:
+def run(command: PresetsCommand) -> None:
     """Show the presets, or one of them, as the arguments say."""
-    command = parse(PresetsCommand, argv, "daso presets")
     if command.name is None:
         if command.json:
             print(json.dumps([describe(preset) for preset in PRESETS.values()], indent=1))
