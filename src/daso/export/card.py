@@ -128,11 +128,6 @@ def _text(value: object) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain).replace("$", "&#36;")
 
 
-def _code(text: str) -> str:
-    """Return a text as code where Markdown can hold it, else escaped."""
-    return _text(text) if set(text) & set("`|\n") else f"`{printable(text)}`"
-
-
 def _table(rows: Sequence[Sequence[object]]) -> str:
     head, *body = rows
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *body)]
@@ -145,9 +140,10 @@ def _head(facts: ModelFacts, kind: str, name: str) -> str:
     if facts.takes_images:
         inputs = f"uint8 images, N x {shape} ({'RGB' if facts.input_shape[0] == 3 else 'gray'})"
     classes, network = len(facts.class_names), _text(facts.provenance.get("network"))
+    is_code = not set(name) & set("`|\n")  # Markdown cannot hold these in code
     rows = [
         ["", ""],
-        ["file", f"{_code(name)}, {kind}"],
+        ["file", f"{f'`{printable(name)}`' if is_code else _text(name)}, {kind}"],
         ["input", inputs],
         ["output", f"probabilities of {classes} classes, N x {classes}, float32"],
         ["method", f"{_text(facts.method)}, network {network}, {facts.step:,} steps"],

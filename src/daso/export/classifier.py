@@ -170,7 +170,10 @@ class Classifier:
         if isinstance(one, str | PathLike):
             one = Path(one)
         elif isinstance(one, np.ndarray):
-            one = _picture(one)
+            if one.ndim not in (2, 3):
+                raise DataError(f"an image must be an array (H, W) or (H, W, C), got {one.shape}")
+            pixels = as_images(one[None], "an image")[0].transpose(1, 2, 0)
+            one = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         elif not isinstance(one, bytes | Image.Image):
             raise DataError(f"must be a file, a Pillow image or an array, not {type(one).__name__}")
         return decode_for_model(one, self.facts.input_shape)
@@ -230,10 +233,3 @@ class Classifier:
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
             yield part if ready else self.prepare_all(part, start)
-
-
-def _picture(image: Array) -> Image.Image:
-    if image.ndim not in (2, 3):
-        raise DataError(f"an image must be an array (H, W) or (H, W, C), got {image.shape}")
-    pixels = as_images(image[None], "an image")[0].transpose(1, 2, 0)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -80,7 +80,10 @@ def export_run(
     if images is None:
         samples, what = _own_samples(model.config, original)
     else:
-        samples, what = _prepare(original, images), "given images"
+        given = list(itertools.islice(images, MAX_IMAGES))
+        if not given:
+            raise DataError("no image to compare on")
+        samples, what = original.prepare_all(given), "given images"
     with reported(f"write {out}"), replacing(out) as temporary:
         with temporary.open("wb"):
             pass  # detects a read-only folder before the work
@@ -116,13 +119,6 @@ def _difference(expected: Array, exported: Array, first: Array, what: str) -> fl
             f"{len(expected)} {what}, more than {TOLERANCE:g}; it was deleted"
         )
     return float(difference)
-
-
-def _prepare(classifier: Classifier, images: Iterable[Any]) -> Array:
-    samples = list(itertools.islice(images, MAX_IMAGES))
-    if not samples:
-        raise DataError("no image to compare on")
-    return classifier.prepare_all(samples)
 
 
 def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]:

@@ -190,7 +190,10 @@ def cached(
 
     A file of other images, or of another encoder, is replaced.
     """
-    key = _key(images, encoder)
+    digest = hashlib.sha256(json.dumps([FORMAT, DIMENSIONS, encoder.about]).encode())
+    for text in images.origins():
+        digest.update(f"{text}\n".encode(errors="backslashreplace"))
+    key = digest.hexdigest()
     try:
         arrays, about = read_arrays(path, "features")
         if about["key"] == key:
@@ -202,10 +205,3 @@ def cached(
     about = {"key": key, "unreadable": embedding.unreadable}
     save_arrays(path, {"features": embedding.features}, "features", about)
     return embedding
-
-
-def _key(images: Images, encoder: Encoder) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, DIMENSIONS, encoder.about]).encode())
-    for text in images.origins():
-        digest.update(f"{text}\n".encode(errors="backslashreplace"))
-    return digest.hexdigest()

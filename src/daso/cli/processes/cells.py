@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 
 from rich.markup import escape
-from rich.table import Table
 
 from daso.cli.processes.signals import Stop
 from daso.cli.processes.slurm import POLL_SECONDS, Jobs
@@ -18,7 +17,6 @@ from daso.cli.terminal.tables import make_table, wide_console
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
-from daso.report.compare.with_paper import Comparison
 from daso.report.figures.draw import draw_figures
 from daso.reproduce.campaign import NOT_STARTED, Campaign
 from daso.reproduce.cells import Cell, Outcome, run_cells
@@ -51,18 +49,14 @@ def show(campaign: Campaign, parts: Sequence[PaperTable]) -> None:
         comparison, wrong = compare(campaign, part)
         problems += wrong
         print(comparison.title)
-        console.print(_comparison_table(comparison))
+        table = make_table(["", *comparison.columns], leading=1)
+        for label, _, entries in comparison.rows:
+            cells = [f"{entry.own_text}\n[dim]{entry.paper_text}[/dim]" for entry in entries]
+            table.add_row(f"{escape(label)}\n[dim]  paper[/dim]", *cells)
+        console.print(table)
         print("\n".join(comparison.notes))
         print(f"whole table: {path}, .csv, .tex\n")
     _tell_left_out(problems)
-
-
-def _comparison_table(comparison: Comparison) -> Table:
-    table = make_table(["", *comparison.columns], leading=1)
-    for label, _, entries in comparison.rows:
-        cells = [f"{entry.own_text}\n[dim]{entry.paper_text}[/dim]" for entry in entries]
-        table.add_row(f"{escape(label)}\n[dim]  paper[/dim]", *cells)
-    return table
 
 
 def draw(campaign: Campaign, columns: Sequence[str]) -> None:

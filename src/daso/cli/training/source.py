@@ -25,6 +25,8 @@ def read_source(request: TrainRequest) -> Source:
     preset, cache = PRESETS.get(command.source), None
     if command.cache is not None:
         cache = Cache(command.cache.expanduser(), decoding_progress())
+    train, named = request.train, command.source in (*NAMES, *PRESETS)
+    is_slow = choose_device(train.device).type == "cpu" and not is_pretrained(train)
     return open_source(
         command.source if preset is None else preset.source,
         data=command.data,
@@ -34,15 +36,9 @@ def read_source(request: TrainRequest) -> Source:
         download=command.download,
         progress=download_progress(),
         cache=cache,
-        largest_side=CPU_SIZE if _shrinks(request) else None,
+        largest_side=CPU_SIZE if is_slow and not named else None,
         journal=None if command.journal else 0,
     )
-
-
-def _shrinks(request: TrainRequest) -> bool:
-    """Whether your own images are made small because there is no accelerator."""
-    train, named = request.train, request.command.source in (*NAMES, *PRESETS)
-    return choose_device(train.device).type == "cpu" and not named and not is_pretrained(train)
 
 
 def defaults_for(request: TrainRequest, source: Source) -> SourceDefaults:

@@ -106,7 +106,9 @@ def find_changes(
         else:
             given[place[0]][place[1]] = entry.label
     known = joined(class_names, {name for of in given.values() for name in of.values()})
-    all_names = _ordered(class_names, known)
+    all_names = (*class_names, *in_order(set(known) - set(class_names)))
+    if list(class_names) == in_order(class_names):  # else an order of their own stays
+        all_names = tuple(in_order(known))
     number = {name: index for index, name in enumerate(all_names)}
 
     def numbers_of(texts: Iterable[str]) -> Indices:
@@ -250,13 +252,6 @@ def _unchanged(
             if now == decisions[image].checksum:
                 fresh.add(image)
     return fresh
-
-
-def _ordered(class_names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
-    """Return the classes in the usual order; names in an order of their own stay first."""
-    if list(class_names) == in_order(class_names):
-        return tuple(in_order(known))
-    return (*class_names, *in_order(set(known) - set(class_names)))
 
 
 def _notes(
