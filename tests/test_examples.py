@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_loop.py"
-PACKAGES = ("data", "losses", "methods", "nets", "plans", "refine", "terms", "train", "views")
+PACKAGES = ("data", "losses", "nets", "plans", "refine", "terms", "train", "views")
 
 
 def test_the_example_is_short_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
