@@ -109,17 +109,19 @@ def follow_run(
     rows: Iterator[Row],
     folder: Path,
     stop: Stop,
+    together: Team | None = None,
     *,
     quiet: bool = False,
     track: Sequence[str] = (),
 ) -> int:
     """Follow a training and return the exit status, 0 if it was completed.
 
-    A first signal ends the training after a checkpoint, a second one at once.
+    A first signal ends the training after a checkpoint, a second one at once. The first of several
+    processes, *together*, tracks it and prints its results.
     """
     keep_freed_memory()
-    config = prepared.config
-    seen = tracked(rows, track, folder, tell, prepared.step)
+    config, is_first = prepared.config, together is not None and together.is_first
+    seen = tracked(rows, track if is_first else (), folder, tell, prepared.step)
     try:
         with contextlib.closing(seen), stop.listening():
             label = f"{config.method} on {Path(config.source).name}"
@@ -127,6 +129,8 @@ def follow_run(
     except KeyboardInterrupt:
         stop.signal = stop.signal or signal.SIGINT
     if not stop() or (folder / "summary.json").exists():
+        if is_first:
+            conclude(prepared, folder)
         return 0
     saved = newest_step(folder / "checkpoints")
     if not (folder / CONFIG).exists():
@@ -172,24 +176,8 @@ def resume(
         elif not quiet:
             announce(prepared, folder)
             tell(f"resuming from step {prepared.step:,}")
-        return _follow(prepared, rows, own, stop, together, quiet, used_before(folder))
-
-
-def _follow(
-    prepared: Prepared,
-    rows: Iterator[Row],
-    folder: Path,
-    stop: Stop,
-    together: Team,
-    quiet: bool,
-    track: Sequence[str],
-) -> int:
-    """Follow a training; the first of several processes tracks it and prints its results."""
-    track = track if together.is_first else ()
-    status = follow_run(prepared, rows, folder, stop, quiet=quiet, track=track)
-    if not status and together.is_first:
-        conclude(prepared, folder)
-    return status
+        track = used_before(folder)
+        return follow_run(prepared, rows, own, stop, together, quiet=quiet, track=track)
 
 
 def train(request: TrainRequest) -> int:
@@ -213,7 +201,8 @@ def train(request: TrainRequest) -> int:
         stop = Stop()
         with together.folder(folder) as own:
             rows = train_run(prepared, own, stop, warn=tell, like=like)
-            return _follow(prepared, rows, own, stop, together, command.quiet, command.track)
+            quiet, track = command.quiet, command.track
+            return follow_run(prepared, rows, own, stop, together, quiet=quiet, track=track)
 
 
 def _prepare(
