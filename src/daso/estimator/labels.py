@@ -45,7 +45,7 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
         missing = y != y  # NaN and NaT
         marked = y == -1
     others = set(y[~missing & ~marked].tolist())
-    if not all(map(_is_number, others)):
+    if not all(not isinstance(value, str) or INTEGER.fullmatch(value) for value in others):
         means_missing = True
     elif classes is not None:
         means_missing = not any(map(_is_minus_one, classes.tolist()))
@@ -114,7 +114,3 @@ def _is_missing(value: Any) -> bool:
 
 def _is_minus_one(value: Any) -> bool:
     return str(value).strip() in ("-1", "-1.0")
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, str) or INTEGER.fullmatch(value) is not None

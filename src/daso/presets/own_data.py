@@ -43,7 +43,9 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
     options["evaluate_every"], reasons["evaluate_every"] = _evaluation_period(
         measured or len(labels) // 5, steps, batch
     )
-    held_out = len(source.validation) if source.validation is not None else _hold_out(source)
+    held_out = 0 if source.validation is None else len(source.validation)
+    if source.validation is None and source.test is None:  # a fifth of each class
+        held_out = int((np.bincount(labels) // 5).sum())
     if held_out >= ENOUGH_TO_CHOOSE:
         options["deploy"] = "best"
         reasons["deploy"] = f"{held_out} held-out images are enough to choose a network by"
@@ -86,13 +88,6 @@ def _supervised(labeled: int, most: int, period: int) -> tuple[dict[str, Any], d
         "schedule": "the rate falls to 0 whatever the length",
         "ema_decay": "an average over more than 50 steps of a short training lags behind it",
     }
-
-
-def _hold_out(source: Source) -> int:
-    """Return the number of labeled images held out: a fifth of each class if there is no test."""
-    if source.test is not None:
-        return 0
-    return int((np.bincount(source.train.labels) // 5).sum())
 
 
 def _steps(

@@ -20,14 +20,9 @@ def notice(message: str) -> None:
     tell(f"daso: {message}")
 
 
-def reading_progress() -> Callable[[int, int], None]:
-    """Return a function of the images read and their total that prints a line now and then."""
-    return _counter("read", "images")
-
-
 def embedding_progress() -> Callable[[int, int], None]:
-    """Return the same for views of images that are embedded."""
-    return _counter("embedded", "views of images", at_once=True)
+    """Return a function that prints now and then how many views of images are embedded."""
+    return counter("embedded", "views of images", at_once=True)
 
 
 def decoding_progress() -> Callable[[str, int, int], None]:
@@ -45,13 +40,16 @@ def _by_part(verb: str, noun: str) -> Callable[[str, int, int], None]:
     parts: dict[str, Callable[[int, int], None]] = {}
 
     def report(part: str, done: int, total: int) -> None:
-        parts.setdefault(part, _counter(f"{part}: {verb}", noun))(done, total)
+        parts.setdefault(part, counter(f"{part}: {verb}", noun))(done, total)
 
     return report
 
 
-def _counter(verb: str, noun: str, *, at_once: bool = False) -> Callable[[int, int], None]:
-    """Return a function that prints counts; *at_once*: the first ones too, if some are left."""
+def counter(verb: str, noun: str, *, at_once: bool = False) -> Callable[[int, int], None]:
+    """Return a function of a count and its total that prints them now and then.
+
+    *at_once*: the first ones too, if some are left.
+    """
     began: tuple[float, int] | None = None
     shown = 0.0
 

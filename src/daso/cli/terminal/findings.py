@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from daso.cli.terminal.tables import make_table
 from daso.data.check.findings import CALLED, Finding, how_many
@@ -23,7 +22,10 @@ def show_report(report: Report, console: Console, shown: int | None) -> None:
 
     for note in report.notes:
         show(escape(note))
-    console.print(_class_table(report))
+    table = make_table(("class", *(CALLED[part] for part in report.class_counts)))
+    for name, *counts in zip(report.class_names, *report.class_counts.values(), strict=True):
+        table.add_row(escape(name), *(f"{count:,}" for count in counts))
+    console.print(table)
     show(escape(_summary(report)))
     for finding in report.findings:
         show(f"\n[{COLORS[finding.level]}]{finding.level}[/] {escape(finding.text)}")
@@ -34,13 +36,6 @@ def show_report(report: Report, console: Console, shown: int | None) -> None:
         if shown is not None and len(finding.images) > shown:
             show(f"    and {len(finding.images) - shown:,} more (--all lists them)")
     show(f"\n{escape(_verdict(report.findings))}")
-
-
-def _class_table(report: Report) -> Table:
-    table = make_table(("class", *(CALLED[part] for part in report.class_counts)))
-    for name, *counts in zip(report.class_names, *report.class_counts.values(), strict=True):
-        table.add_row(escape(name), *(f"{count:,}" for count in counts))
-    return table
 
 
 def _summary(report: Report) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from daso.cli.terminal.arguments import folders_of
-from daso.cli.terminal.counters import reading_progress
+from daso.cli.terminal.counters import counter
 from daso.cli.terminal.parse import Argument, parse
 from daso.data.places import NAMES
 from daso.errors import DataError, OptionError, nearest
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
             folders=folders_of(command),
             download=command.download,
         )
-        report = check_data(source, reading, reading_progress())
+        report = check_data(source, reading, counter("read", "images"))
     except DataError as error:
         if not command.json:
             raise
