@@ -26,8 +26,6 @@ class Deployed(nn.Module):
 
     rows: Tensor
     columns: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, network: Network, input_shape: tuple[int, ...], temperature: float) -> None:
         super().__init__()
@@ -38,8 +36,8 @@ class Deployed(nn.Module):
         self.temperature = temperature
         self.clamps = network.interpolation == "bicubic"
         self.resizes = False
-        self.register_buffer("mean", network.mean.detach().clone())
-        self.register_buffer("std", network.std.detach().clone())
+        self.mean = nn.Buffer(network.mean.detach().clone())
+        self.std = nn.Buffer(network.std.detach().clone())
         resolution = network.resolution
         if self.takes_images and resolution and input_shape[1:] != (resolution, resolution):
             self.resizes = True

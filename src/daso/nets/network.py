@@ -48,9 +48,6 @@ class Network(nn.Module):
         OptionError: the precision is unknown.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         encoder: Encoder,
@@ -77,8 +74,8 @@ class Network(nn.Module):
             else:
                 nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.mean = nn.Buffer(torch.tensor(mean).view(1, -1, 1, 1))
+        self.std = nn.Buffer(torch.tensor(std).view(1, -1, 1, 1))
         # Convolutions are faster in the channels-last layout, on a CPU and on a GPU.
         for parameter in self.parameters():
             if parameter.dim() == 4:
