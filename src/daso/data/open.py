@@ -258,7 +258,6 @@ def list_files(source: str, reading: Reading, classes: Collection[str] | None) -
 
 
 def _with_others(listing: Listing, folder: Path, read: Sequence[str]) -> Listing:
-    """Add notes about what lies beside the files that are read."""
     return dataclasses.replace(listing, notes=(*listing.notes, *data_beside(folder, read)))
 
 

@@ -146,7 +146,6 @@ def _path_inside(
 
 
 def _hint(text: str, path: Path, names: NamesIn) -> str:
-    """Return what to do about a path at which there is no file."""
     if is_address(text) or text.startswith("file:"):
         return "; a manifest lists files: fetch them, and give their paths"
     if re.match(r"[A-Za-z]:[\\/]", text):

@@ -178,7 +178,6 @@ def unlabeled_tars(place: str, passed: PassedOver | None = None) -> EncodedImage
 def _places_and_labels(
     shards: Sequence[str], passed: PassedOver | None
 ) -> tuple[list[Places], list[str]]:
-    """Return the places of each shard's images, and the labels of all images."""
     all_places, labels = [], []
     for shard in shards:
         places = array("q")

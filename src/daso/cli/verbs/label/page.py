@@ -136,7 +136,6 @@ def label(place: Place, data: LabelingData, journal: Journal, command: LabelComm
 def _features(
     images: Images, run: Path | None, place: Place, progress: Progress, encoder: Encoder | None
 ) -> Embedding:
-    """Return the features of all images, computed or read from where they are kept."""
     from daso.label import features
 
     print_progress = embedding_progress()
