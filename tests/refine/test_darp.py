@@ -114,6 +114,8 @@ def test_a_refinement_is_the_papers_coordinate_ascent_image_by_image(
     expected = [[p / sum(row) for p in row] for row in scaled()]
     actual = refine(guesses, target, keep, 4)
     torch.testing.assert_close(actual, torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)
+    rounded = target.float()  # of which no digit more is lost
+    assert torch.equal(refine(guesses, rounded, keep), refine(guesses, rounded.double(), keep))
 
 
 def test_the_equation_of_a_class_is_solved_to_the_end() -> None:
