@@ -29,6 +29,7 @@ from daso.data.labeling import (
     sorting,
     unsort_files,
 )
+from daso.data.listing import Reading
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -333,7 +334,7 @@ def test_a_class_beside_other_class_folders_is_no_part(tmp_path: Path) -> None:
     (tmp_path / "labeled" / "dog").rename(tmp_path / "dog")
     (tmp_path / "labeled").rmdir()
     shutil.rmtree(tmp_path / "test")
-    data = open_for_labeling(str(tmp_path), folders={"unlabeled": str(unlabeled)})
+    data = open_for_labeling(str(tmp_path), Reading(folders={"unlabeled": str(unlabeled)}))
     with Journal.open(data.journal) as journal:
         give(journal, data, "unlabeled", 0, "test")
         with pytest.raises(DataError, match="a part of the data"):
