@@ -382,7 +382,7 @@ CASES: dict[str, Case] = {
     ),
     "a training from scratch": Case(
         TRAIN,
-        r"pretrained encoder usually does much better .*\((--network timm:)NAME (--freeze), see",
+        r"pretrained encoder usually does much better .*\((--network timm:)NAME (--freeze);",
         f"{TRAIN} {{0}}test_vit {{1}} --weights timm.safetensors --resolution 32",
         prepare=weights_of_timm,
     ),

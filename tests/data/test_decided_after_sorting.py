@@ -149,8 +149,8 @@ def test_the_page_decides_about_the_sorted_file(tmp_path: Path) -> None:
         session = Session(data, journal)
         numbers = {session.images.name(i): i for i in range(len(session.images))}
         with pytest.raises(OptionError, match="sorted"):
-            session.assign(numbers["unlabeled/00.png"], "cat")
-        session.assign(numbers["labeled/fox/00.png"], "cat")
+            session.assign([numbers["unlabeled/00.png"]], "cat")
+        session.assign([numbers["labeled/fox/00.png"]], "cat")
     assert (open_source(str(tmp_path)).train.labels == 0).sum() == 7
 
 

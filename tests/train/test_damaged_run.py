@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from daso.cli import main
 from daso.data.source import Source
-from daso.files import read_json
+from daso.errors import RunError
+from daso.files import read_json, save_sealed
 
 pytestmark = pytest.mark.slow
 FLIPS = int(os.environ.get("DASO_FLIPS", "0"))
@@ -43,6 +44,22 @@ def is_told(outcome: Outcome, file: Path) -> bool:
     """Whether an error, or a warning, names what is damaged."""
     names = {str(file), file.name, file.stem, "checkpoint"}
     return "Traceback" not in outcome[2] and any(name in outcome[2] for name in names)
+
+
+def test_every_flipped_bit_of_a_sealed_file_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    file, values = tmp_path / "data.json", {"a": [1, None], "b": "x", "c": {"d": 0.5}}
+    save_sealed(file, values)
+    whole = file.read_bytes()
+    refused = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        try:
+            assert read_json(file) == values, damaged
+        except RunError:
+            refused += 1
+    assert refused > 4 * len(whole)
 
 
 def test_predict(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from daso.data.training_data import TrainingData
 from daso.files import Row
 from daso.train.beliefs.collect import FILE, MOST_IMAGES, write_beliefs
 from daso.train.encoder.embeddings import Progress
@@ -49,15 +50,18 @@ class BeliefsWriter:
     def _affords(self, prepared: Prepared, now: float) -> bool:
         cost = self._cost
         if cost is None:
-            data = prepared.data
-            measured = sum(len(pool) for pool in (data.test, data.holdout) if pool is not None)
-            pools = (data.unlabeled, data.labeled)
-            others = sum(min(len(pool), MOST_IMAGES) for pool in pools if pool is not None)
-            cost = OVERHEAD_SECONDS + (now - self._before) * (others / max(measured, 1))
+            cost = OVERHEAD_SECONDS + (now - self._before) * _relative_images(prepared.data)
             whole = prepared.training.seconds * prepared.total_steps / max(prepared.step, 1)
             if cost <= FIRST_SHARE * whole and not (self.folder / FILE).exists():
                 return True
         return self.spent + cost <= SHARE * (now - self._began)
+
+
+def _relative_images(data: TrainingData) -> float:
+    measured = sum(len(pool) for pool in (data.test, data.holdout) if pool is not None)
+    pools = (data.unlabeled, data.labeled)
+    others = sum(min(len(pool), MOST_IMAGES) for pool in pools if pool is not None)
+    return others / max(measured, 1)
 
 
 def refresh_beliefs(
