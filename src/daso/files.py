@@ -210,11 +210,11 @@ def unseal(values: Row, name: str = CHECKSUM) -> Row:
     Raises:
         ValueError: the checksum is that of other values, or has another name.
     """
-    *keys, last = values or [name]
-    before = {key: values[key] for key in keys}
-    if name not in values and values and values[last] == _checksum(before):
-        raise ValueError(f"its checksum is called {last!r}: it is damaged, or was edited")
     others = {key: value for key, value in values.items() if key != name}
+    *_, (last, value) = others.items() or [(name, None)]
+    before = {key: value for key, value in others.items() if key != last}
+    if name not in values and value == _checksum(before):
+        raise ValueError(f"its checksum is called {last!r}: it is damaged, or was edited")
     if values.get(name, _checksum(others)) != _checksum(others):
         raise ValueError("its checksum is that of other content: it is damaged, or was edited")
     return others
