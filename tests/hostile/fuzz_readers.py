@@ -155,7 +155,8 @@ def sealed(content: bytes, name: str) -> bytes:
     for number, line in enumerate(parts):
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            parts[number] = to_line(seal(row, name)).encode()[:-1] if row else line
+            if isinstance(row, dict) and row:
+                parts[number] = to_line(seal(row, name)).encode()[:-1]
     return b"\n".join(parts)
 
 
