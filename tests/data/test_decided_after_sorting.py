@@ -15,6 +15,7 @@ from daso.data.journal.names import item_checksum
 from daso.data.labeling import open_for_labeling, sort_files, sorting, unsort_files
 from daso.data.open import open_source
 from daso.errors import OptionError
+from daso.label.decisions import NONE
 from daso.label.session import Session
 
 
@@ -136,6 +137,39 @@ def test_a_file_is_decided_by_its_first_name_after_it_was_sorted(
     with opened(tmp_path)[0] as journal:
         unsort_files(journal, open_for_labeling(str(tmp_path)))
     assert tree(tmp_path) == files
+    assert labels_of(open_source(str(tmp_path))) == labels_of(now)
+
+
+@pytest.mark.parametrize("label", ["cat", "fox", None])
+def test_an_image_whose_sorted_copy_is_gone_can_be_decided_anew(
+    tmp_path: Path, label: str | None
+) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox", 1: "fox"})
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)))
+    (tmp_path / "labeled" / "fox" / "00.png").unlink()
+    label_some(tmp_path, {0: label})
+    now = open_source(str(tmp_path))
+    assert now.class_names == ("cat", "dog", "fox")
+    counts = [(now.train.labels == number).sum() for number in range(3)]
+    assert counts == [6 + (label == "cat"), 5, 1 + (label == "fox")]
+    assert now.unlabeled is not None
+    assert len(now.unlabeled) == 10
+    assert not [note for note in now.notes if "not used" in note]
+    journal, data = opened(tmp_path)
+    with journal:
+        session = Session(data, journal)
+        names = [session.images.name(number) for number in range(len(session.images))]
+        given = session._decisions.labels[names.index("unlabeled/00.png")]
+        assert given == (NONE if label is None else session._decisions.names.index(label))
+    files = tree(tmp_path)
+    with opened(tmp_path)[0] as journal:
+        sort_files(journal, open_for_labeling(str(tmp_path)))
+    assert len(tree(tmp_path)) == len(files) + (label is not None)
+    assert labels_of(open_source(str(tmp_path))) == labels_of(now)
+    with opened(tmp_path)[0] as journal:
+        unsort_files(journal, open_for_labeling(str(tmp_path)))
     assert labels_of(open_source(str(tmp_path))) == labels_of(now)
 
 

@@ -38,9 +38,8 @@ class Decisions:
         self.entries: list[Entry] = []
         self._first = images.labels
         self._history: dict[int, list[Entry]] = {}
-        alive = journal.in_force()
-        self._numbers = images.find({entry.image for entry in alive if entry.image is not None})
-        for entry in alive:
+        self._numbers = images.find(journal.names())
+        for entry in journal.in_force(self._numbers):
             if entry.action in PERSONAL:
                 self.take(entry)
         self.changed = [image for image in self._history if self._has_changed(images, image)]
@@ -48,7 +47,7 @@ class Decisions:
             del self._history[image]
             self._settle(image)
         applied = journal.applied()
-        for name, entry in journal.decisions().items():
+        for name, entry in journal.decisions(self._numbers).items():
             if entry.number in applied and name in self._numbers:
                 self.labels[self._numbers[name]] = SORTED
 

@@ -71,11 +71,11 @@ def find_changes(
     checksums: Checksums,
 ) -> Changes:
     """Compare a journal with the images that are there, by part."""
-    decisions, labels = journal.decisions(), pools["train"].labels
-    applied = journal.applied()
+    labels, applied = pools["train"].labels, journal.applied()
     files = {place_of(entry): entry for entry in applied.values()}
     parts = [part for part in ("train", "unlabeled") if part in pools]
-    places = _places({*decisions, *files}, parts, names)
+    places = _places(journal.names(), parts, names)
+    decisions = journal.decisions(places)
     fresh = _unchanged(decisions, places, checksums)
     lost = [
         image

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -195,10 +195,14 @@ class Journal:
             self.append("undo", undoes=latest[-1].number, **told)
             return latest[-1]
 
-    def decisions(self) -> dict[str, Entry]:
-        """Return the entry in force of every image that is decided, in the order of time."""
+    def decisions(self, there: Container[str] | None = None) -> dict[str, Entry]:
+        """Return the entry in force of every image that is decided, in the order of time.
+
+        Args:
+            there: see ``in_force``.
+        """
         standing: dict[str, Entry] = {}
-        for entry in self.in_force():
+        for entry in self.in_force(there):
             if entry.action in DECISIONS and entry.image is not None:
                 standing.pop(entry.image, None)
                 standing[entry.image] = entry
@@ -234,14 +238,25 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def in_force(self) -> list[Entry]:
+    def in_force(self, there: Container[str] | None = None) -> list[Entry]:
         """Return the entries that are not undone.
 
         What was decided about a file after it was sorted names the place where it is since then.
+
+        Args:
+            there: names of images; a file that is no longer where it was sorted to keeps the name
+                by which it was decided. None: all are there.
         """
         with self._lock:
             undone = {entry.undoes for entry in self._entries if entry.action == "undo"}
-            return list(_about_sorted(e for e in self._entries if e.number not in undone))
+            alive = (entry for entry in self._entries if entry.number not in undone)
+            return list(_about_sorted(alive, there))
+
+    def names(self) -> set[str]:
+        """Return the names of all images in the entries, and the places of sorted files."""
+        with self._lock:
+            placed = {place_of(entry) for entry in self._entries if entry.action == "apply"}
+            return placed | {entry.image for entry in self._entries if entry.image is not None}
 
     def _write(self, line: str) -> None:
         if self._held is None:
@@ -264,7 +279,7 @@ def place_of(entry: Entry) -> str:
     return str((entry.details or {})["to"])
 
 
-def _about_sorted(entries: Iterable[Entry]) -> Iterator[Entry]:
+def _about_sorted(entries: Iterable[Entry], there: Container[str] | None) -> Iterator[Entry]:
     """Let entries about a file that an earlier one of these has sorted name its new place."""
     sorted_to: dict[str | None, Entry] = {}
     for entry in entries:
@@ -276,7 +291,7 @@ def _about_sorted(entries: Iterable[Entry]) -> Iterator[Entry]:
             image = entry.image
             while (copy := sorted_to.get(image)) and entry.checksum in (None, copy.checksum):
                 image = place_of(copy)
-            yield replace(entry, image=image)
+            yield replace(entry, image=image) if there is None or image in there else entry
             continue
         yield entry
 

@@ -185,7 +185,7 @@ def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterato
     labeled, flat = labeled_folder(base, data.reading.folders)
     places = data.places()
     targets = _Targets(base, labeled)
-    decisions, applied = journal.decisions(), journal.applied()
+    decisions, applied = journal.decisions(places), journal.applied()
     for image, entry in decisions.items():
         if entry.label is None or entry.number in applied or image not in places:
             continue
@@ -262,10 +262,10 @@ class _Targets:
 
 
 def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]) -> None:
-    done = {entry.image for entry in journal.placed()}
+    done = {(entry.image, (entry.details or {})["entry"]) for entry in journal.placed()}
     count = 0
     for step in steps:
-        if step.image in done:
+        if (step.image, step.entry) in done:
             continue
         source, target = base / step.image, base / step.to
         try:
