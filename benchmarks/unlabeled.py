@@ -56,6 +56,7 @@ MISSING = {"subset": 5, "strangers": 3}
 UNIFORM = 700
 MIXTURE = "supervised+la+mixture"
 TAUGHT = "mixtureteacher+la+mixture"
+DASO: dict[str, Any] = {"dist_temperature": 0.3, "queue_batch_statistics": False}
 SHORT: dict[str, Any] = {"schedule": "one-cycle", "ema_decay": 0.98}
 SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "patches, labels": (MIXTURE, {"mixture_weight": 0.0}, {"steps": 0}),
@@ -64,15 +65,18 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "supervised+la": ("supervised+la", {}, {"steps": 1000, **SHORT}),
     "supervised+la+mixture": (MIXTURE, {}, {"steps": 1000, **SHORT}),
     "mixtureteacher+la+mixture": (TAUGHT, {}, {"steps": 750, "batch": 32, **SHORT}),
-    "fixmatch+la+daso": (
+    "fixmatch+la+daso": ("fixmatch+la+daso", DASO, {"steps": 1500, "batch": 16}),
+    "fixmatch+la+daso, one cycle": (
         "fixmatch+la+daso",
-        {"dist_temperature": 0.3, "queue_batch_statistics": False},
-        {"steps": 1500, "batch": 16},
+        DASO,
+        {"steps": 1500, "batch": 16, **SHORT},
     ),
+    "fixmatch+daso": ("fixmatch+daso", DASO, {"steps": 1500, "batch": 16, **SHORT}),
     "fixmatch+la+mixture": ("fixmatch+la+mixture", {}, {"steps": 1500, "batch": 16}),
     **{
         name: (name, {}, {"steps": 1500, "batch": 16, **SHORT})
         for name in (
+            "fixmatch",
             "fixmatch+la",
             "freematch+la",
             "softmatch+la",
