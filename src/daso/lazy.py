@@ -1,7 +1,11 @@
-"""Public names of packages, imported when they are used, so that light commands start fast."""
+"""Imports that wait until they are needed, so that commands start fast."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any, TypeVar
+
+Optimizer = TypeVar("Optimizer", bound=type)
 
 
 def offer(
@@ -22,3 +26,13 @@ def offer(
         return getattr(import_module(f"{package}.{places[name]}"), name)
 
     return get, lambda: sorted(places), sorted(places)
+
+
+def quick(optimizer: Optimizer) -> Optimizer:
+    """Return a torch optimizer that is made without torch's compiler, whose import takes a second.
+
+    torch keeps ``add_param_group`` out of compiled code, and imports the compiler for that.
+    """
+    made: Any = optimizer
+    own = {"add_param_group": inspect.unwrap(made.add_param_group)}
+    return type(made.__name__, (made,), own)  # type: ignore[return-value]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +25,7 @@ from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.files import read_json, read_rows
 from daso.methods.method import Batch, Step
 from daso.nets.encoders.patches import PatchEncoder
+from daso.nets.network import Network
 from daso.nets.readout import NAME
 from daso.readout.joining import OVERFIT_SCALE
 from daso.train import readout
@@ -85,10 +88,12 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
     method: str,
     options: dict[str, object],
     deploy: str,
+    monkeypatch: pytest.MonkeyPatch,
     tiny_config: MakeConfig,
     digits: Source,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(readout, "MOST_BETWEEN", 50)
     config = tiny_config(method, method_options=options, deploy=deploy, **BRIEF)
     whole = train(prepare(config, digits), tmp_path / "whole")
     evaluated = [row["step"] for row in read_rows(whole / "metrics.jsonl") if "readout" in row]
@@ -418,3 +423,37 @@ def test_names_with_two_readouts_are_refused(tiny_config: MakeConfig, digits: So
     for options in ({"mixture_weight": -0.1}, {"dimensions": 1}, {"shrinkage": 0.0}):
         with pytest.raises(OptionError, match=next(iter(options))):
             prepare(tiny_config("supervised+mixture", method_options=options), digits)
+
+
+def test_the_features_of_an_untrained_network_are_not_computed(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    def refuse(*_: Any) -> NoReturn:
+        raise AssertionError("the first readout reads patches only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Network, "forward", refuse)
+        prepared = prepare(tiny_config("supervised+mixture", **BRIEF), digits)
+        folder = train(prepared, tmp_path / "run", 0)
+    model = load_model(folder, CPU, pytest.fail)
+    assert digits.test is not None
+    images = torch.from_numpy(np.asarray(digits.test.images[:8]))
+    used = prepared.training.represent(prepared.training.average.network, images)
+    torch.testing.assert_close(torch.cat(list(used)), model.network.represent(images))
+
+
+def test_a_first_model_needs_no_compiler() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules)\n"
+        "from daso.nets.network import Network, build_encoder\n"
+        "from daso.readout.logistic import fit_logistic\n"
+        "from daso.train.options import TrainOptions\n"
+        "from daso.train.step.optimizer import make_optimizer\n"
+        "network = Network(build_encoder('small', 1, 8), {'class': 2}, [0.5], [0.5])\n"
+        "for name in ('sgd', 'adamw'):\n"
+        "    options = TrainOptions(optimizer=name)\n"
+        "    assert make_optimizer(network, options, 0.1).param_groups\n"
+        "fit_logistic(torch.eye(2), torch.eye(2), torch.ones(2))\n"
+        "sys.exit('torch._dynamo' in set(sys.modules) - before)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -149,10 +149,14 @@ class Readout(nn.Module):
         return cast(Tensor, self.blocks[kind](self.features(encode, images, kind)))
 
     def join(self, components: Mapping[str, Tensor]) -> Tensor:
-        """Return the projected features, float (B, d), given the components of each kind."""
+        """Return the projected features, float (B, d), given the components of the kinds in use."""
         blocks = cast("Mapping[str, Block]", self.blocks)
-        parts = [components[kind] @ block.share for kind, block in blocks.items()]
+        parts = [of_kind @ blocks[kind].share for kind, of_kind in components.items()]
         return torch.stack(parts).sum(0) + self.bias
+
+    def uses(self, kind: str) -> bool:
+        """Whether features of a kind count: those of an untrained network do not."""
+        return bool(cast(Block, self.blocks[kind]).share.any())
 
     def forward(self, encode: Encode, images: Tensor) -> Tensor:
         """Return the projected features, float (B, d)."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from daso.lazy import quick
+
 ABSENT = -30.0
 """Logit of a class that nothing was learned about."""
 
@@ -49,31 +51,30 @@ def fit_logistic(
         start: head to begin with, whose classes come first or go further; None: zeros.
     """
     weights = weights / weights.sum()
-    share = weights @ targets
-    prior = share.clamp(min=1e-12).log()
-    weight = features.new_zeros(features.shape[1], targets.shape[1])
-    bias = features.new_zeros(targets.shape[1])
+    # Classes come first: products and softmax are several times as fast along long rows.
+    soft = (targets * weights[:, None]).T.contiguous()
+    mass, share = soft.sum(0), soft.sum(1)
+    prior = share.clamp(min=1e-12).log()[:, None]
+    weight = features.new_zeros(len(share), features.shape[1])
+    bias = features.new_zeros(len(share), 1)
     if start is not None:
         there = min(len(bias), len(start.bias))
-        weight[:, :there] = start.weight[:, :there]
-        bias[:there] = start.bias[:there].masked_fill(start.bias[:there] <= ABSENT, 0)
-    weight.requires_grad_()
-    bias.requires_grad_()
-    optimizer = torch.optim.LBFGS(
+        weight[:there] = start.weight.T[:there]
+        bias[:there, 0] = start.bias[:there].masked_fill(start.bias[:there] <= ABSENT, 0)
+    optimizer = quick(torch.optim.LBFGS)(
         [weight, bias], max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
     )
-    soft = targets * weights[:, None]
 
     def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = features @ weight + bias + prior
-        value = -(F.log_softmax(logits, 1) * soft).sum() + penalty / 2 * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        chances = F.log_softmax(weight @ features.T + (bias + prior), 0)
+        value = -(chances * soft).sum() + penalty / 2 * weight.square().sum()
+        slope = chances.exp_().mul_(mass).sub_(soft)
+        weight.grad = torch.addmm(weight, slope, features, beta=penalty)
+        bias.grad = slope.sum(1, keepdim=True)
         return value
 
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     absent = share <= 0
     return LinearHead(
-        weight.detach().masked_fill(absent, 0), bias.detach().masked_fill(absent, ABSENT)
+        weight.T.masked_fill(absent, 0).contiguous(), bias[:, 0].masked_fill(absent, ABSENT)
     )

@@ -127,13 +127,14 @@ class ReadoutFitter:
         if self.pretrained or not kinds:
             kinds.insert(0, "network")  # in the order of their names
         patches = self._learn_patches() if self.fixed == "patches" else None
-        forms, readouts = [], {}
+        forms, readouts, projected = [], {}, {}
         for mirrorings in self._mirrorings:
             name = str(mirrorings)
             readout = readouts[name] = self._build(network, patches, mirrorings)
-            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
-            joined = join(few, self.dimensions)
+            few = {kind: self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds}
+            joined = join(list(few.values()), self.dimensions)
             forms.append(Features(name, joined.labeled, joined.unlabeled))
+            projected[name] = few
         given = self.part.mixture_weight
         choice = choose(
             forms,
@@ -147,9 +148,13 @@ class ReadoutFitter:
         readout = readouts[best.name]
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
-        projected = {kind: self._features(network, readout, kind, self.most) for kind in kinds}
+        more = {
+            kind: self._extend(network, readout, kind, few)
+            for kind, few in projected[best.name].items()
+        }
+        self._fixed = more.get(self.fixed or "")
         described = choice.describe(best) | {"mirrorings": readout.mirrorings}
-        return described | self._fit(readout, projected)
+        return described | self._fit(readout, more)
 
     @torch.no_grad()
     def refit(self, network: Network, *, last: bool) -> Row:
@@ -175,7 +180,7 @@ class ReadoutFitter:
             yield from represent_in_batches(network, images, index=index)
             return
         known = self._components(network, readout, fixed, images, index)
-        others = [kind for kind in readout.blocks if kind != fixed]
+        others = [kind for kind in readout.blocks if kind != fixed and readout.uses(kind)]
         if not others:
             yield readout.join({fixed: known})
             return
@@ -223,8 +228,21 @@ class ReadoutFitter:
         if kind != self.fixed:
             return self._project(network, readout, kind, most)
         if self._fixed is None:
-            self._fixed = self._project(network, readout, kind, self.most)
+            few = self._project(network, readout, kind, MOST_BETWEEN)
+            self._fixed = self._extend(network, readout, kind, few)
         return self._fixed.first(most)
+
+    def _extend(self, network: Network, readout: Readout, kind: str, few: Projected) -> Projected:
+        """Project the unlabeled images of the first and the last fit as some of them are."""
+        more = self._rows(self.most)[1][len(few.unlabeled) :]
+        if self.data.unlabeled is None or not len(more):
+            return few
+
+        def encode(images: Tensor) -> Tensor:
+            return few.projection(readout.features(network.encode, images, kind))
+
+        parts = represent_in_batches(network, self.data.unlabeled.images, encode, more)
+        return replace(few, unlabeled=torch.cat([few.unlabeled, *parts]))
 
     def _build(self, network: Network, patches: PatchEncoder | None, mirrorings: int) -> Readout:
         dims = {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.lazy import quick
 from daso.nets.layer_depth import depths_from_top
 from daso.nets.network import Network
 from daso.train.options import TrainOptions
@@ -70,10 +71,10 @@ def make_optimizer(
     for group in groups:
         group["lr"] = torch.tensor(base_rate, device=device) if options.cuda_graph else base_rate
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(
+        return quick(torch.optim.AdamW)(
             groups, betas=(options.momentum, 0.999), fused=fused, capturable=options.cuda_graph
         )
-    return torch.optim.SGD(
+    return quick(torch.optim.SGD)(
         groups, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused
     )
 
