@@ -166,3 +166,17 @@ def test_keys_alone_reach_everything_and_the_focus_is_seen(visit: Labeling, serv
     text = "\n".join(map(str, seen))
     for wanted in ("Suggested", "Progress", "Train again", "Skip", "None of these", "New class"):
         assert wanted in text
+
+
+def test_controls_say_what_they_do_and_by_which_key(visit: Labeling, served: Served) -> None:
+    page = visit.label(served)
+    guess = page.locator(".actionbar .primary bdi").inner_text()
+    tree = page.locator("body").aria_snapshot()
+    for wanted in (f"{guess}: confirm the guess", "None of these", "2 labels, rare", "5 in all"):
+        assert wanted in tree
+    keys = "buttons => buttons.map(button => button.ariaKeyShortcuts)"
+    assert page.locator(".actionbar button").evaluate_all(keys) == ["Enter", *"SNFU"]
+    page.locator("[data-to=confirm]").click()
+    expect(page.locator("#said")).not_to_be_empty()
+    page.locator("[data-to=progress]").click()
+    expect(page.locator("#said")).to_be_empty()

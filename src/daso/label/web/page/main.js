@@ -4,7 +4,7 @@ import { outbox } from "./api.js";
 import { Check } from "./check.js";
 import { watchFeatures } from "./compare.js";
 import { Confirm } from "./confirm.js";
-import { cap, count, h, icon, renew, toast } from "./dom.js";
+import { cap, count, h, icon, renew, say, toast } from "./dom.js";
 import * as panel from "./panel.js";
 import { Progress } from "./progress.js";
 import { Similar } from "./similar.js";
@@ -50,6 +50,7 @@ function route() {
   document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   for (const [other, view] of Object.entries(views)) if (other !== name) view.root = view.actions = null;
   root.setAttribute("aria-busy", "false");
+  say("");
   if (!store.state) return;
   scrollTo(0, 0);
   views[name].show(root, argument === undefined ? undefined : decodeURIComponent(argument));

@@ -52,7 +52,7 @@ function filter() {
     if (!row.item.hidden) { shown++; firstShown ??= row.item; }
   }
   if (wanted) firstShown?.classList.add("first");
-  told.textContent = !wanted ? `${rows.size}` : shown ? `${shown} of ${rows.size}` : "none; Enter makes it a new class";
+  told.textContent = !wanted ? `${rows.size} in all` : shown ? `${shown} of ${rows.size}` : "none; Enter makes it a new class";
 }
 
 function update() {

@@ -121,9 +121,10 @@ export class Suggested {
     if (!this.actions) return;
     const guess = this.asGrid ? null : this.current?.guess;
     const chosen = this.grid.chosen.size;
+    const confirm = (words, more) => tool("check", words, "Enter", () => this.enter(), { class: "primary", ...more });
     const first = this.asGrid
-      ? h("button", { type: "button", class: "primary", onclick: () => this.enter() }, icon("check"), h("span", {}, chosen ? `Confirm the guesses of ${chosen}` : `Confirm all ${this.grid.items.length} guesses`), cap("Enter"))
-      : guess ? h("button", { type: "button", class: "primary", onclick: () => this.enter() }, icon("check"), h("span", {}, h("bdi", {}, guess)), cap("Enter")) : null;
+      ? confirm(chosen ? `Confirm the guesses of ${chosen}` : `Confirm all ${this.grid.items.length} guesses`)
+      : guess ? confirm(h("bdi", {}, guess), { "aria-label": `${guess}: confirm the guess` }) : null;
     this.actions.replaceChildren(...[
       first,
       tool("skip", "Skip", "S", () => this.skip()),
