@@ -115,7 +115,7 @@ class Network(nn.Module):
             pixels = F.interpolate(pixels, (side, side), mode=self.interpolation, antialias=True)
             if self.interpolation == "bicubic":
                 pixels = pixels.clamp(0, 255)
-        return (pixels / 255 - self.mean) / self.std
+        return pixels.div_(255).sub(self.mean).div_(self.std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features (B, D) of uint8 or normalized images (B, C, H, W), or of vectors."""
@@ -131,7 +131,7 @@ class Network(nn.Module):
                 )
             images = self.processes.share(images)
         x = self.normalize(images)
-        if x.dim() == 4:
+        if x.dim() == 4 and not getattr(encoder, "channels_first", False):
             x = _channels_last(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = encoder(x).to(self.mean.dtype)

@@ -30,6 +30,8 @@ class OnnxEncoder(nn.Module):
         Exception: what the exporter or the runtime raises where it cannot express the encoder.
     """
 
+    channels_first = True
+
     def __init__(self, encoder: nn.Module, example: Tensor) -> None:
         super().__init__()
         import onnxruntime

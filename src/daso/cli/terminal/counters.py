@@ -50,21 +50,23 @@ def counter(verb: str, noun: str, *, at_once: bool = False) -> Callable[[int, in
 
     *at_once*: the first ones too, if some are left.
     """
-    began: tuple[float, int] | None = None
-    shown = 0.0
+    began, shown, calls = (0.0, 0), 0.0, 0
 
     def report(done: int, total: int) -> None:
-        nonlocal began, shown
+        nonlocal began, shown, calls
         now, left = time.monotonic(), ""
-        if began is None:
-            began, shown = (now, done), now
+        calls += 1
+        if calls <= 2:  # what the first images wait for says nothing about the others
+            began = now, done
+        if calls == 1:
+            shown = now
             if not at_once or done == total:
                 return
         elif now - shown < PERIOD_SECONDS:
             return
         else:
             shown = now
-            if rate := (done - began[1]) / (now - began[0]):
+            if rate := calls > 2 and (done - began[1]) / (now - began[0]):
                 minutes = (total - done) / rate / 60
                 left = f", {rate:.0f} a second, {minutes:.1f} minutes left"
         tell(f"{verb} {done:,} of {total:,} {noun}{left}")
