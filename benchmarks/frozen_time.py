@@ -4,7 +4,7 @@
 
 The command starts with no embedding kept: start, decoding, export, embedding, the mixture and the
 files of the run count. The encoder's own time is that of as many images in memory, floats of its
-size, in torch and in ONNX Runtime, measured in between.
+size, in torch, in torch with bfloat16 and in ONNX Runtime, measured in between.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -42,6 +43,8 @@ class FrozenTime:
     """Folder of photographs: ``labeled/CLASS``, ``unlabeled``, ``test/CLASS``."""
     weights: Path
     network: str = "timm:tf_efficientnet_lite0"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the command."""
     rounds: int = 3
     threads: int = 2
     results: Path = Path("results/frozen_time.csv")
@@ -51,7 +54,7 @@ def whole_command(options: FrozenTime) -> tuple[float, int]:
     """Return the seconds of the command, and how many images it embedded."""
     with tempfile.TemporaryDirectory() as place:
         words = ["train", str(options.data), "--freeze", "--network", options.network]
-        words += ["--weights", str(options.weights), "--precision", "float32"]
+        words += ["--weights", str(options.weights), "--precision", options.precision]
         words += ["--embedding-folder", f"{place}/embeddings", "--out", f"{place}/run"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         started = time.perf_counter()
@@ -81,16 +84,19 @@ def main(options: FrozenTime) -> None:
     images = torch.randn(BATCH, 3, side, side)
     exported = OnnxEncoder(backbone.module.eval(), images)
     in_torch = images.contiguous(memory_format=torch.channels_last)
-    seconds: dict[str, list[float]] = {"command": [], "torch": [], "onnx": []}
+    seconds: dict[str, list[float]] = {"command": [], "torch": [], "bfloat16": [], "onnx": []}
     for _ in range(options.rounds):
         taken, count = whole_command(options)
         seconds["command"].append(taken)
         seconds["torch"].append(count * seconds_per_image(backbone.module, in_torch))
+        with torch.autocast("cpu", torch.bfloat16):
+            seconds["bfloat16"].append(count * seconds_per_image(backbone.module, in_torch))
         seconds["onnx"].append(count * seconds_per_image(exported, images))
-    for other in ("torch", "onnx"):
+    for other in ("torch", "bfloat16", "onnx"):
         print(f"command / {other}: {show(ratio(seconds['command'], seconds[other]))}")
     medians = {f"{name}_seconds": f"{statistics.median(s):.1f}" for name, s in seconds.items()}
-    row = {"network": options.network, "side": side, "images": count, "rounds": options.rounds}
+    row = {"network": options.network, "side": side, "precision": options.precision}
+    row |= {"images": count, "rounds": options.rounds}
     append_row(options.results, {**row, **medians, **provenance(options.threads)})
 
 

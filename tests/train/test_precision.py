@@ -77,6 +77,15 @@ def test_measuring_decides_where_it_can(machine: Machine) -> None:
         assert len(measured) == times
 
 
+def test_a_frozen_encoder_takes_bfloat16_where_there_are_units(machine: Machine) -> None:
+    measured = machine(1.0)
+    assert choose_precision(CPU, frozen=True).precision == "bfloat16"
+    assert resolve_precision(TrainOptions(freeze=True), CPU, False).precision == "bfloat16"
+    assert measured == []
+    machine(9.0, units=())
+    assert choose_precision(CPU, frozen=True).precision == "float32"
+
+
 def test_what_was_measured_is_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine(2.5) == []
     choose_precision(CPU)

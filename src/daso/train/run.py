@@ -217,7 +217,8 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
     if isinstance(prepared.data, EmbeddedData) and began not in (None, prepared.data.digest):
         warn("the embeddings were computed again and differ slightly; the result may differ")
     if prepared.training.network.precision == "bfloat16":
-        choice = choose_precision(prepared.data.labeled.images.device)
+        frozen = prepared.config.train.freeze
+        choice = choose_precision(prepared.data.labeled.images.device, frozen)
         if choice.precision == "float32":
             warn(f"the run began in bfloat16 and goes on in it, but here {choice.reason}")
     environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})

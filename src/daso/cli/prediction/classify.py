@@ -104,7 +104,9 @@ def classify(command: PredictCommand) -> int:
         check_output(command.out)
     inputs = Inputs(command.images)
     from daso.export.loading import load
+    from daso.train.allocator import keep_freed_memory
 
+    keep_freed_memory()
     classifier = load(command.model, command.device, precision=command.precision)
     facts, names = classifier.facts, classifier.class_names
     if facts.takes_images:

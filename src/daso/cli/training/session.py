@@ -229,11 +229,13 @@ def _prepare(
     for note in source.notes:
         tell(f"note: {note}")
     shared, progress = together.processes, embedding_progress()
+    keep_freed_memory()  # embedding gains; reading would keep images that are not taken
     prepared = together.do(partial(prepare, config, source, processes=shared, progress=progress))
     together.compare(prepared)
     if not command.quiet:
         if config.train.precision == "auto" and source.train.images.ndim == 4:
-            tell(choose_precision(prepared.data.labeled.images.device).reason)
+            device = prepared.data.labeled.images.device
+            tell(choose_precision(device, config.train.freeze).reason)
         announce(prepared, folder)
     longest = max(stage.steps for stage in prepared.plan.stages() if stage.method is None)
     remarks = prepared.recipe.remarks(prepared.config.method_options, longest)
