@@ -28,6 +28,7 @@ from torch import Tensor
 from daso.files import read_json
 from daso.nets.onnx_runtime import OnnxEncoder
 from daso.report.results import append_row
+from daso.train.allocator import keep_freed_memory
 from daso.train.encoder.pretrained import open_named
 from daso.train.options import TrainOptions
 
@@ -77,6 +78,7 @@ def seconds_per_image(encoder: Callable[[Tensor], Tensor], images: Tensor) -> fl
 
 def main(options: FrozenTime) -> None:
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     chosen = TrainOptions(network=options.network, weights=str(options.weights), freeze=True)
     backbone = open_named(chosen)
     assert backbone is not None

@@ -74,12 +74,14 @@ def test_a_class_with_few_images_gives_what_its_counts_want() -> None:
     assert not set(split.labeled) & set(split.unlabeled)
 
 
+@pytest.mark.parametrize("limit", ["COUNTED_IMAGES", "COUNTED_PIXELS"])
 def test_the_normalization_sees_all_classes_of_labeled_and_unlabeled_images(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     dark, bright = pool((50, 0, 0, 0), shade=0), pool((0, 0, 0, 50), shade=250)
     unlabeled = DecodedImages(np.concatenate([dark.images, bright.images]), np.full(100, -1))
-    monkeypatch.setattr("daso.data.training_data.COUNTED_IMAGES", 40)
+    counted = 40 * (dark.images[0, 0].size if limit == "COUNTED_PIXELS" else 1)
+    monkeypatch.setattr(f"daso.data.training_data.{limit}", counted)
     data = prepare_data(source(unlabeled=unlabeled), SplitOptions(holdout=0), 0, CPU)
     everything = np.concatenate([pool(COUNTS).images, unlabeled.images]) / 255
     assert np.allclose(data.mean, everything.mean((0, 2, 3)), atol=0.03)

@@ -20,8 +20,8 @@ from daso.data.longtail import Indices, SplitOptions
 from daso.data.source import Source
 from daso.data.split import make_split
 
-COUNTED_IMAGES = 20_000
-"""Images that a computed normalization is based on."""
+COUNTED_IMAGES, COUNTED_PIXELS = 20_000, 2**26
+"""Images, and their pixels, that the mean and deviation of channels are over, at most."""
 CHUNK = 256
 MEMORY_SHARE = 0.5
 """Share of the free memory for decoded images that could be read from a file instead."""
@@ -146,8 +146,10 @@ def _free_bytes(device: torch.device, memory: float | None) -> float:
 
 
 def _channel_statistics(parts: Sequence[Decoded]) -> Statistics:
-    """Return each channel's mean and deviation, in [0, 1], over at most 20,000 spread images."""
-    stride = max(1, -(-sum(map(len, parts)) // COUNTED_IMAGES))
+    """Return each channel's mean and deviation, in [0, 1], over spread images."""
+    height, width = parts[0].shape[2:]
+    most = min(COUNTED_IMAGES, max(1, COUNTED_PIXELS // (height * width)))
+    stride = max(1, -(-sum(map(len, parts)) // most))
     histogram = torch.zeros(parts[0].shape[1], 256, dtype=torch.float64)
     for images in parts:
         for start in range(0, len(images), CHUNK * stride):
