@@ -23,9 +23,10 @@ from daso.cli import main
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.export import formats
-from daso.export.graph import Deployed, resizing_matrix
+from daso.export.graph import Deployed
 from daso.export.run import TOLERANCE, export_run
 from daso.files import read_json, save_json
+from daso.nets.encoders.patches import resizing_matrix
 from daso.nets.network import Network, build_encoder
 from daso.train.prepare import prepare
 from daso.train.run import train_run

@@ -14,8 +14,8 @@ from daso.nets.encoders.patches import (
     THRESHOLD,
     PatchEncoder,
     PatchFilters,
-    _resizing,
     geometries,
+    resizing_matrix,
 )
 
 
@@ -116,7 +116,7 @@ def test_larger_images_are_shrunk_as_by_torch() -> None:
     for before, after in ((50, 7), (4, 6), (9, 9)):
         column = torch.rand(1, 1, before, 3, dtype=torch.float64)
         expected = F.interpolate(column, (after, 3), mode="bilinear", antialias=True)
-        torch.testing.assert_close(_resizing(before, after) @ column, expected)
+        torch.testing.assert_close(resizing_matrix(before, after) @ column, expected)
 
 
 def test_geometry_of_usual_and_of_tiny_images() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from daso.nets.encoders.patches import resizing_matrix
 from daso.nets.encoders.vector import VectorEncoder
 from daso.nets.network import Network
 
@@ -42,7 +42,7 @@ class Deployed(nn.Module):
         if self.takes_images and resolution and input_shape[1:] != (resolution, resolution):
             self.resizes = True
             for name, side in zip(("rows", "columns"), input_shape[1:], strict=True):
-                matrix = resizing_matrix(side, resolution, network.interpolation)
+                matrix = resizing_matrix(side, resolution, network.interpolation).float()
                 self.register_buffer(name, matrix.to(network.mean.device))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,9 +71,3 @@ class Deployed(nn.Module):
                     x = x.clamp(0, 255)
             x = (x / 255 - self.mean) / self.std
         return cast(Tensor, encoder(x).float())
-
-
-def resizing_matrix(before: int, after: int, mode: str) -> Tensor:
-    """Return the matrix (after, before) that resizes a column as ``F.interpolate`` does."""
-    units = torch.eye(before, dtype=torch.float64)[None, None]
-    return F.interpolate(units, (after, before), mode=mode, antialias=True)[0, 0].float()

@@ -113,9 +113,9 @@ class PatchEncoder(nn.Module):
         x = images.to(first.offset.dtype)
         height, width = first.geometry[:2]
         if x.shape[2] != height:
-            x = _resizing(x.shape[2], height).to(x) @ x
+            x = resizing_matrix(x.shape[2], height).to(x) @ x
         if x.shape[3] != width:
-            x = x @ _resizing(x.shape[3], width).to(x).T
+            x = x @ resizing_matrix(x.shape[3], width).to(x).T
         return x.contiguous(memory_format=torch.channels_last)
 
     def learn(self, batches: Iterable[Tensor], generator: torch.Generator) -> None:
@@ -201,13 +201,13 @@ class PatchFilters(nn.Module):
 
 
 @cache
-def _resizing(before: int, after: int) -> Tensor:
+def resizing_matrix(before: int, after: int, mode: str = "bilinear") -> Tensor:
     """Return the matrix (after, before) that resizes a column as F.interpolate, antialiased.
 
     Unlike F.interpolate and F.adaptive_avg_pool2d, every runtime knows matrix products.
     """
     units = torch.eye(before, dtype=torch.float64)[None, None]
-    return F.interpolate(units, (after, before), mode="bilinear", antialias=True)[0, 0]
+    return F.interpolate(units, (after, before), mode=mode, antialias=True)[0, 0]
 
 
 @cache
