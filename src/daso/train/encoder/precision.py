@@ -28,7 +28,7 @@ ENOUGH = 1.1
 MEASURED_SECONDS = 1.0
 FEWEST_ROUNDS = 3
 FILE = "precision.json"
-"""File in the cache folder: how many times as fast bfloat16 is, by processor, torch and threads."""
+"""File in the cache folder: how many times as fast bfloat16 is, by processor and torch."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def choose_precision(device: torch.device, frozen: bool = False) -> Choice:
         return Choice("float32", f"precision float32: bfloat16 is not used on {device.type}")
     if frozen and (units := _units()):
         return Choice("bfloat16", f"precision bfloat16: {processor()} has {units[0]} units for it")
-    return _choose_on_cpu(torch.get_num_threads())
+    return _choose_on_cpu()
 
 
 @functools.cache
-def _choose_on_cpu(threads: int) -> Choice:
+def _choose_on_cpu() -> Choice:
     name = processor()
     if platform.machine() in ("x86_64", "AMD64") and not _units():
         return Choice("float32", f"precision float32: {name} has no bfloat16 units")
@@ -85,7 +85,7 @@ def _choose_on_cpu(threads: int) -> Choice:
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):  # missing or broken
         read = dict(json.loads((cache_folder() / FILE).read_bytes()))
         kept = {k: t for k, t in read.items() if isinstance(t, float | int) and 0 < t < math.inf}
-    key = f"{name}, {' '.join(_units())}, torch {torch.__version__}, {threads} thread(s)"
+    key = f"{name}, {' '.join(_units())}, torch {torch.__version__}"
     times = kept.get(key)
     if times is None:
         times = measure_gain()
@@ -107,7 +107,8 @@ def measure_gain(seconds: float = MEASURED_SECONDS) -> float:
     """Return how many times as fast as float32 a layer of a network runs in bfloat16 on the CPU.
 
     The layer is a convolution, batch norm and ReLU of a WRN-28-2, forward and backward, of 32
-    images of 32 pixels. Both precisions take turns, and the median counts.
+    images of 32 pixels. Both precisions take turns on one thread, and the median of its processor
+    time counts: other work on the machine hardly changes it.
     """
     random = torch.Generator().manual_seed(0)
     layout = torch.channels_last
@@ -117,18 +118,23 @@ def measure_gain(seconds: float = MEASURED_SECONDS) -> float:
     leaves = [tensor.requires_grad_() for tensor in (x, weight, scale, shift)]
 
     def run(*, low: bool) -> float:
-        started = time.perf_counter()
+        started = time.thread_time()
         with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
             y: Tensor = F.conv2d(x, weight, padding=1)
             y = F.relu(F.batch_norm(y, None, None, scale, shift, training=True)).sum()
         torch.autograd.grad(y, leaves)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     taken: dict[bool, list[float]] = {False: [], True: []}
-    for low in taken:
-        run(low=low)  # the first call prepares
-    end = time.perf_counter() + seconds
-    while len(taken[True]) < FEWEST_ROUNDS or time.perf_counter() < end:
-        for low, times in taken.items():
-            times.append(run(low=low))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for low in taken:
+            run(low=low)  # the first call prepares
+        end = time.perf_counter() + seconds
+        while len(taken[True]) < FEWEST_ROUNDS or time.perf_counter() < end:
+            for low, times in taken.items():
+                times.append(run(low=low))
+    finally:
+        torch.set_num_threads(threads)
     return statistics.median(taken[False]) / statistics.median(taken[True])
