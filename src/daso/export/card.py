@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from daso.errors import RunError
 from daso.evaluate.metrics import recall_precision
 from daso.export.facts import ModelFacts
 from daso.files import printable, read_json
-from daso.report.wording import percent
+from daso.report.wording import markdown, percent
 from daso.train.calibration import read_calibration
 from daso.train.model import Model
 
@@ -72,7 +71,7 @@ def model_card(
     summary, confusion = _read(folder / "summary.json"), _read(folder / "confusion.json")
     counts = np.array(confusion["counts"]) if confusion else None
     if counts is None:
-        rows = zip(map(_text, facts.class_names), facts.labeled_counts, strict=True)
+        rows = zip(map(markdown, facts.class_names), facts.labeled_counts, strict=True)
         why = "the run had no test and no hold-out images"
         if not summary:
             steps = model.config.train.steps
@@ -95,7 +94,7 @@ def model_card(
     sizes = {name: f"{data.get(name) or 0:,}" for name in ("unlabeled", "holdout", "test")}
     template = files("daso.export").joinpath("card.md").read_text(encoding="utf-8")
     return template.format(
-        data=_text(facts.provenance.get("data")),
+        data=markdown(facts.provenance.get("data")),
         head=_head(facts, kind, name),
         code=CODE[kind].format(name=json.dumps(printable(name), ensure_ascii=False)),
         other_sizes=_other_sizes(facts) if kind != "safetensors" else "",
@@ -121,13 +120,6 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _text(value: object) -> str:
-    """Escape text for Markdown."""
-    plain = html.escape(printable(str(value)), quote=False).replace("\n", " ")
-    # Some sites draw formulas between dollar signs, even behind backslashes.
-    return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain).replace("$", "&#36;")
-
-
 def _table(rows: Sequence[Sequence[object]]) -> str:
     head, *body = rows
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *body)]
@@ -139,14 +131,14 @@ def _head(facts: ModelFacts, kind: str, name: str) -> str:
     inputs = f"float32 vectors, N x {shape}"
     if facts.takes_images:
         inputs = f"uint8 images, N x {shape} ({'RGB' if facts.input_shape[0] == 3 else 'gray'})"
-    classes, network = len(facts.class_names), _text(facts.provenance.get("network"))
+    classes, network = len(facts.class_names), markdown(facts.provenance.get("network"))
     is_code = not set(name) & set("`|\n")  # Markdown cannot hold these in code
     rows = [
         ["", ""],
-        ["file", f"{f'`{printable(name)}`' if is_code else _text(name)}, {kind}"],
+        ["file", f"{f'`{printable(name)}`' if is_code else markdown(name)}, {kind}"],
         ["input", inputs],
         ["output", f"probabilities of {classes} classes, N x {classes}, float32"],
-        ["method", f"{_text(facts.method)}, network {network}, {facts.step:,} steps"],
+        ["method", f"{markdown(facts.method)}, network {network}, {facts.step:,} steps"],
     ]
     return _table(rows)
 
@@ -191,16 +183,16 @@ def _quality(
         wrong = counts[k].copy()
         wrong[k] = 0
         other = facts.class_names[int(wrong.argmax())]
-        confused = f"{_text(other)} ({int(wrong.max())})" if wrong.sum() else ""
+        confused = f"{markdown(other)} ({int(wrong.max())})" if wrong.sum() else ""
         shares = percent(recall[k]), percent(precision[k])
-        rows.append([_text(name), facts.labeled_counts[k], *shares, counts[k].sum(), confused])
+        rows.append([markdown(name), facts.labeled_counts[k], *shares, counts[k].sum(), confused])
     return " ".join(lines) + "\n\n" + _table(rows)
 
 
 def _calibration(folder: Path, facts: ModelFacts) -> str:
     fit = read_calibration(folder, facts.step)
     if fit.note:
-        return f"The probabilities are not calibrated: {_text(fit.note)}."
+        return f"The probabilities are not calibrated: {markdown(fit.note)}."
     kind = "held-out" if fit.given is None else "further labeled"
     rows = [
         [f"{kind} images", "before", "after"],
@@ -215,7 +207,9 @@ def _calibration(folder: Path, facts: ModelFacts) -> str:
 
 def _limits(facts: ModelFacts, counts: Counts | None) -> Iterator[str]:
     def names(mask: Counts) -> str:
-        chosen = [_text(n) for n, applies in zip(facts.class_names, mask, strict=True) if applies]
+        chosen = [
+            markdown(n) for n, applies in zip(facts.class_names, mask, strict=True) if applies
+        ]
         more = f" and {len(chosen) - MAX_NAMES} more" if len(chosen) > MAX_NAMES else ""
         return ", ".join(chosen[:MAX_NAMES]) + more
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import math
 import unicodedata
+
+from daso.files import printable
 
 POOLS = {"test": "test", "holdout": "held-out"}
 """Names of the images that a run is measured on."""
@@ -12,6 +15,13 @@ POOLS = {"test": "test", "holdout": "held-out"}
 def method_label(method: str) -> str:
     """Return a method's name with custom parts by their files' names instead of their paths."""
     return "+".join(part.rpartition("/")[2] for part in method.split("+"))
+
+
+def markdown(text: object) -> str:
+    """Escape text for Markdown."""
+    plain = html.escape(printable(str(text)), quote=False).replace("\n", " ")
+    # Some sites draw formulas between dollar signs, even behind backslashes.
+    return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain).replace("$", "&#36;")
 
 
 def shortened(name: str, most: int = 14) -> str:

@@ -17,7 +17,7 @@ from daso.report.data_changes import describe_changes
 from daso.report.html.run import UNREADABLE
 from daso.report.runs import Array, RunFolder, as_array, at, vector
 from daso.report.uncertainty import interval
-from daso.report.wording import POOLS
+from daso.report.wording import POOLS, markdown
 
 ADJUSTED = "logit-adjusted"
 MEDIAN = ("summary", "median_of_last")
@@ -294,13 +294,14 @@ def leave_out_damaged(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], list[
 
 def to_markdown(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
     """Return all tables of all settings as Markdown."""
-    lines = ["# Comparison", "", *(f"* {problem}" for problem in problems)]
+    lines = ["# Comparison", "", *(f"* {markdown(problem)}" for problem in problems)]
     lines += [""] if problems else []
     for one in compared:
-        lines += [f"## {one.setting.title}", "", *(f"* {note}" for note in one.notes()), ""]
+        notes = (f"* {markdown(note)}" for note in one.notes())
+        lines += [f"## {markdown(one.setting.title)}", "", *notes, ""]
         tables = {
             "": one.table(),
-            f"Differences from {one.baseline.name}": one.difference_table(),
+            f"Differences from {markdown(one.baseline.name)}": one.difference_table(),
             "Recall per class": one.class_table(),
         }
         for title, table in tables.items():
@@ -310,9 +311,8 @@ def to_markdown(compared: Sequence[Compared], problems: Sequence[str] = ()) -> s
 
 
 def _pipes(table: Sequence[Sequence[str]]) -> list[str]:
-    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table]
-    texts = [f"| {' | '.join(row)} |" for row in rows]
-    return [texts[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *texts[1:]]
+    texts = [f"| {' | '.join(map(markdown, row))} |" for row in table]
+    return [texts[0], "|---" + "|---:" * (len(table[0]) - 1) + "|", *texts[1:]]
 
 
 def to_csv(compared: Sequence[Compared]) -> str:
