@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 import pytest
 
-from daso.errors import OptionError, check_choice, check_range, nearest, same_name
+from daso.errors import OptionError, check_choice, check_range, nearest, same_name, typed
 
 
 def test_numbers_out_of_range_are_refused_with_the_range() -> None:
@@ -48,3 +49,20 @@ def test_names_that_look_alike_are_told_apart() -> None:
     assert same_name(apart, ["dog", composed]) == composed
     assert same_name(apart, [composed, apart]) == apart
     assert same_name("emu", [composed]) == "emu"
+
+
+def test_a_path_is_typed_as_a_shell_reads_it() -> None:
+    assert typed("runs/plain-1") == "runs/plain-1"
+    for path in (
+        "my run",
+        "it's",
+        'a "b"',
+        "$HOME `x` \\",
+        "a;b|c&d",
+        "*[?]",
+        "",
+        "new\nline",
+        "ü",
+    ):
+        assert shlex.split(typed(path)) == [path]
+    assert shlex.split(typed("-x y")) == ["./-x y"]

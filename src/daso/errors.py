@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import re
+import shlex
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -124,6 +127,16 @@ def check_choice(name: str, value: Choice, choices: Collection[str]) -> Choice:
 def flag(name: str, value: Any = True) -> str:
     """Return an option as the command line has it: ``--no-name`` if *value* is False."""
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+
+
+def typed(path: Path | str) -> str:
+    """Return a path as one types it into a shell, behind a command that a message advises.
+
+    Double quotes are preferred: most messages have the command in single ones.
+    """
+    text = f"./{path}" if str(path).startswith("-") else str(path)
+    quoted = shlex.quote(text)
+    return quoted if quoted == text or re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -151,3 +152,26 @@ def test_no_steps_are_made_as_advised(place: Path, say: Say, tmp_path: Path) -> 
     assert status != 0
     (more,) = re.findall(r"add (\+\w+) to the method", said)
     assert say(*words, "--method", f"supervised{more}")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["my run", "it's", 'a "b" $c', "-x"])
+def test_advice_with_the_path_of_a_run_can_be_typed(
+    name: str, run: Path, place: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    folder = run.rename(run.with_name(name))
+    monkeypatch.setenv("COLUMNS", "200")
+    taken = say("train", place / "photos", *QUICK, f"--out={name}")
+    assert taken[0] == 1
+    (folder / "summary.json").unlink()
+    incomplete = say("compare", f"./{name}")
+    for _, said in (taken, incomplete):
+        (command,) = re.findall(r"'daso (resume .*)'(?:, or| goes on)", said)
+        (folder / "summary.json").unlink(missing_ok=True)
+        assert say(*shlex.split(command))[0] == 0
+        assert (folder / "summary.json").exists()
+    other = Path(shutil.copytree(place / "photos", "other"))
+    next((other / "labeled").rglob("*.png")).unlink()
+    said = say("validate", f"./{name}", "--folds", "2", "--data", other)[1]
+    (command,) = re.findall(r"'daso (train --like .*)' trains on", said)
+    assert say(*shlex.split(command), "--out", "again", "--quiet")[0] == 0

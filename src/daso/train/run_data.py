@@ -19,7 +19,7 @@ from daso.data.open import open_with
 from daso.data.places import NAMES, is_address, is_named
 from daso.data.source import Source
 from daso.data.training_data import TrainingData
-from daso.errors import DataError, RunError
+from daso.errors import DataError, RunError, typed
 from daso.files import read_json
 from daso.nets.backbone import Backbone
 from daso.report.data_changes import POOLS, describe_changes
@@ -77,8 +77,8 @@ def refuse_other_data(
         refuse_changed_configuration(folder, config.fingerprint())
         raise RunError(
             f"the data of {folder} has changed: {'; '.join(changes)}. {_back(config)}Name the "
-            f"place of the run's images with --data; 'daso train --like {folder}' trains on the "
-            "present ones"
+            f"place of the run's images with --data; 'daso train --like {typed(folder)}' trains on "
+            "the present ones"
         )
 
 
@@ -88,7 +88,7 @@ def _back(config: RunConfig) -> str:
     placed = [] if journal is None else journal.placed()
     if not placed or placed[0].number <= (config.journal or 0):
         return ""
-    undo = f"'daso label {config.source} --apply --undo' puts them back"
+    undo = f"'daso label {typed(config.source)} --apply --undo' puts them back"
     return f"{len(placed):,} files were sorted since: {undo}. "
 
 

@@ -22,7 +22,7 @@ from daso.cli.training.defaults import configure, configure_like
 from daso.cli.training.like import compare_with
 from daso.cli.training.refusals import refuse_early
 from daso.cli.training.source import defaults_for, read_source
-from daso.errors import RunError
+from daso.errors import RunError, typed
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
 from daso.report.wording import duration
@@ -73,10 +73,10 @@ def conclude(prepared: Prepared, folder: Path) -> None:
 
     summary = read_json(folder / "summary.json")
     try:
-        with if_stopped(f"the run is complete; 'daso plot {folder}' draws its plots"):
+        with if_stopped(f"the run is complete; 'daso plot {typed(folder)}' draws its plots"):
             draw_run(folder)
     except RunError as error:
-        tell(f"no plots: {error}; 'daso plot {folder}' draws them")
+        tell(f"no plots: {error}; 'daso plot {typed(folder)}' draws them")
     console = wide_console()
     if "measured_on" in summary:
         data = describe_data(prepared.data, recipe=prepared.recipe)
@@ -99,7 +99,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         tell(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
             f"not affected. To calibrate, {notes.to_hold_out(prepared, FEWEST_IMAGES)}; or give "
-            f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {folder} IMAGES'"
+            f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {typed(folder)} IMAGES'"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
@@ -136,11 +136,11 @@ def follow_run(
     if not (folder / CONFIG).exists():
         tell(f"stopped before the training began; {REPEAT}")
     elif saved is None:
-        tell(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
+        tell(f"stopped before the first checkpoint; 'daso resume {typed(folder)}' starts again")
     else:
         tell(
-            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' "
-            "resumes from there"
+            f"stopped after step {saved:,} of {prepared.total_steps:,}; "
+            f"'daso resume {typed(folder)}' resumes from there"
         )
     return stop.status
 

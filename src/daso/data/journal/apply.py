@@ -19,7 +19,7 @@ from daso.data.journal.entries import Journal, journal_path
 from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing
 from daso.data.source import Source, parts_of
-from daso.errors import DataError
+from daso.errors import DataError, typed
 
 Images = TypeVar("Images", EncodedImages, DecodedImages)
 
@@ -92,7 +92,7 @@ def _changed(pools: Mapping[str, Images], changes: Changes, where: str) -> dict[
     if not len(labeled):
         reasons = "; ".join(changes.notes)
         raise DataError(
-            f"{where}: no image is labeled; label some with 'daso label {where}'"
+            f"{where}: no image is labeled; label some with 'daso label {typed(where)}'"
             + (f" ({reasons})" if reasons else "")
         )
     return changed | {"train": labeled}

@@ -21,7 +21,7 @@ from daso.data.images.decoded import DecodedImages
 from daso.data.images.encoded import EncodedImages
 from daso.data.journal.entries import Entry, Journal, place_of
 from daso.data.source import OwnLabels
-from daso.errors import same_name
+from daso.errors import same_name, typed
 
 Indices = npt.NDArray[np.int64]
 Checksums = Callable[[str, Indices], Iterable[str]]
@@ -291,7 +291,7 @@ def _notes(
     if lost:
         yield (
             f"{journal.path}: {_labels(len(lost))} not used: the sorted files are gone "
-            f"({listed(lost)}); 'daso label {journal.path.parent} --apply --undo' takes all "
+            f"({listed(lost)}); 'daso label {typed(journal.path.parent)} --apply --undo' takes all "
             "sorting back"
         )
 

@@ -12,7 +12,7 @@ from daso.data.journal.apply import apply_journal
 from daso.data.journal.entries import Journal
 from daso.data.labeling.opened import LabelingData
 from daso.data.listing import Listing
-from daso.errors import DataError, OptionError, problems
+from daso.errors import DataError, OptionError, problems, typed
 from daso.files import csv_text, printable, write_atomically
 
 SPLITS = {"train": "", "unlabeled": "", "validation": "val", "test": "test"}
@@ -66,7 +66,7 @@ def _folder(listing: Listing, base: Path, out: Path) -> tuple[Path, list[str]]:
         if all(os.path.commonpath([top, real]) == top for real in reals):
             if folder == out.parent:
                 return folder, []
-            return folder, [f"train on it with: daso train {out} --data {folder}"]
+            return folder, [f"train on it with: daso train {typed(out)} --data {typed(folder)}"]
     return base, [f"{out}: some images lie outside {base}, and daso train refuses their paths"]
 
 

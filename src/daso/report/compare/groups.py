@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.errors import RunError
+from daso.errors import RunError, typed
 from daso.files import flatten
 from daso.report.data_changes import describe_changes
 from daso.report.runs import RunFolder, at, read_run
@@ -111,7 +111,9 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
         try:
             run = read_run(path)
             if not run.summary:
-                problems.append(f"left out: {path} is not complete; 'daso resume {path}' goes on")
+                problems.append(
+                    f"left out: {path} is not complete; 'daso resume {typed(path)}' goes on"
+                )
             elif "median_of_last" not in run.summary:
                 problems.append(
                     f"left out: {path} is complete, but has neither test nor hold-out images, so "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from daso.errors import RunError
+from daso.errors import RunError, typed
 from daso.files import Row, printable, read_arrays, unseal
 from daso.report.runs import RunFolder, at, number
 
@@ -152,7 +152,7 @@ def _beliefs(
 ) -> tuple[dict[str, npt.NDArray[Any]], Row]:
     path = folder / "beliefs.safetensors"
     lost = "no map, no gallery, no reliability diagram and no list of what to label next"
-    refresh = f"'daso report {folder} --refresh'"
+    refresh = f"'daso report {typed(folder)} --refresh'"
     if not path.exists():
         often = "" if complete else " The training writes it too, in at most 2% of its time."
         problems.append(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from daso.data.training_data import TrainingData
-from daso.errors import OptionError, RunError
+from daso.errors import OptionError, RunError, typed
 from daso.files import read_json
 from daso.nets.backbone import (
     ABOUT,
@@ -213,7 +213,8 @@ def _open_run(folder: Path) -> Backbone:
     options = RunConfig.read(folder).train
     if data.get("embedding"):
         raise OptionError(
-            f"{folder} was trained on embeddings; use its backbone: --network {folder / FOLDER}"
+            f"{folder} was trained on embeddings; use its backbone: "
+            f"--network {typed(folder / FOLDER)}"
         )
     if len(data["image_shape"]) == 1:
         raise OptionError(f"{folder} was trained on vectors; it has no encoder of images")

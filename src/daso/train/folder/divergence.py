@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from daso.errors import DivergedError, RunError
+from daso.errors import DivergedError, RunError, typed
 from daso.files import Row, save_json
 
 ROLLBACK = "rollback"
@@ -48,7 +48,7 @@ def record_divergence(
     start = "starts again" if saved is None else "continues from there"
     text = (
         f"{message}. Images of the step, by index in their pool: {images} (all are in "
-        f"{folder / NAME}). {kept}: 'daso resume {folder} --on-divergence rollback' {start} with "
-        "half the learning rate"
+        f"{folder / NAME}). {kept}: 'daso resume {typed(folder)} --on-divergence rollback' "
+        f"{start} with half the learning rate"
     )
     return DivergedError(text, step, error.term)

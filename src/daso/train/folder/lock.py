@@ -6,7 +6,7 @@ import io
 import itertools
 from pathlib import Path
 
-from daso.errors import RunError
+from daso.errors import RunError, typed
 from daso.files import check_writable, lock_file, make_folder
 
 NAME = ".lock"
@@ -67,7 +67,7 @@ def refuse_taken(folder: Path) -> None:
         return
     if CONFIG in names:
         raise RunError(
-            f"{folder} is not empty; resume its run with 'daso resume {folder}', or use another "
-            "--out"
+            f"{folder} is not empty; resume its run with 'daso resume {typed(folder)}', or use "
+            "another --out"
         )
     raise RunError(f"{folder} is not empty, and it is no run; use another --out")
