@@ -139,6 +139,11 @@ def typed(path: Path | str) -> str:
     return quoted if quoted == text or re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
+def how_many(count: float, one: str, many: str = "") -> str:
+    """Return a count with its noun, ``"1 image"`` or ``"2 images"``."""
+    return f"{count:,.0f} {one if count == 1 else many or one + 's'}"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest valid name, ignoring case, or ``""``."""
     lower = {one.lower(): one for one in valid}

@@ -217,5 +217,11 @@ def test_a_number_is_the_same_wherever_it_is_stated(
         few = card.partition("Tested on fewer")[2].partition("\n")[0]
         assert (name in few) == (0 < sum(counts[k]) < 20)
         assert (name in card.partition("Not tested")[2].partition("\n")[0]) == (not sum(counts[k]))
+    missing = [name for k, name in enumerate(CLASSES) if not sum(counts[k])]
+    of = f"{len(CLASSES) - len(missing)} of {len(CLASSES)} classes"
+    statements = {"terminal": said, "report": text, "card": card, "daso evaluate": evaluated}
+    for place, statement in statements.items():
+        assert (of in statement) == bool(missing), place
+    assert (f"the means are without them: {', '.join(missing)}." in compared) == bool(missing)
     assert stated.check() >= 25
     assert len(stated.texts["balanced accuracy 0"]) >= 7

@@ -51,9 +51,10 @@ def summarize(rows: Sequence[Row]) -> Row:
     quoted = min(QUOTED_EVALUATIONS, max(1, round(QUOTED_SHARE * len(evaluations))))
     last = evaluations[-quoted:]
     median = _median([row[measured_on] for row in last])
+    measure = f"median of the last {quoted} evaluations" if quoted > 1 else "last evaluation"
     summary: Row = {
         "measured_on": measured_on,
-        "measure": f"median of the last {len(last)} evaluations of the moving-average network",
+        "measure": f"{measure} of the moving-average network",
         "accuracy": median["accuracy"],
         "balanced_accuracy": median["balanced_accuracy"],
         "per_class_recall": median["recall"],

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from daso.errors import RunError
+from daso.errors import RunError, how_many
 from daso.evaluate.metrics import recall_precision
 from daso.export.facts import ModelFacts
 from daso.files import printable, read_json
-from daso.report.wording import markdown, percent
+from daso.report.wording import markdown, of_classes, percent
 from daso.train.calibration import read_calibration
 from daso.train.model import Model
 
@@ -164,9 +164,9 @@ def _quality(
 ) -> str:
     recall, precision = recall_precision(counts)
     lines = [
-        f"On {counts.sum():,} {'test images' if on_test else 'held-out images'}: accuracy "
+        f"On {how_many(counts.sum(), 'test image' if on_test else 'held-out image')}: accuracy "
         f"{percent(np.diag(counts).sum() / counts.sum())}%, balanced accuracy (mean recall of the "
-        f"classes) {percent(float(np.nanmean(recall)))}%."
+        f"classes) {percent(float(np.nanmean(recall)))}%{of_classes(recall)}."
     ]
     if summary.get("balanced_accuracy") is not None:
         balanced = percent(summary["balanced_accuracy"])

@@ -16,7 +16,7 @@ import numpy as np
 from daso.errors import RunError
 from daso.files import Row, read_json
 from daso.report.runs import Array, RunFolder, as_array, at, mean_known, number, vector
-from daso.report.wording import POOLS
+from daso.report.wording import POOLS, of_classes
 
 Groups = Mapping[str, Sequence[RunFolder]]
 """Name of each method and its runs, which differ in the seed."""
@@ -178,10 +178,8 @@ def pseudo_labels_by_class(groups: Groups, what: str) -> Chart | None:
     chart = _by_class(title, groups, lambda run: pseudo_label_quality(run, what), what)
 
     def named(one: Series) -> Series:
-        measured, count = int(np.isfinite(one.y).sum()), len(one.y)
-        over = "" if measured == count else f" ({measured} of {count} classes)"
         mean = 100 * float(mean_known(one.y))
-        return replace(one, name=f"{one.name}: {mean:.1f}{over}", spread=None)
+        return replace(one, name=f"{one.name}: {mean:.1f}{of_classes(one.y)}", spread=None)
 
     return chart and replace(chart, series=tuple(map(named, chart.series)))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
 import unicodedata
+from collections.abc import Iterable
 
 from daso.files import printable
 
@@ -19,7 +19,7 @@ def method_label(method: str) -> str:
 
 def markdown(text: object) -> str:
     """Escape text for Markdown."""
-    plain = html.escape(printable(str(text)), quote=False).replace("\n", " ")
+    plain = printable(str(text)).replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;")
     # Some sites draw formulas between dollar signs, even behind backslashes.
     return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain).replace("$", "&#36;")
 
@@ -34,6 +34,12 @@ def isolated(name: str) -> str:
     right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
     first, last = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
     return f"{first}{name}{last}" if right_to_left else name
+
+
+def of_classes(recall: Iterable[float | None]) -> str:
+    """Return `` (2 of 3 classes)``, what a mean recall is of, or ``""`` if it is of all."""
+    measured = [one is not None and math.isfinite(one) for one in recall]
+    return "" if all(measured) else f" ({sum(measured)} of {len(measured)} classes)"
 
 
 def percent(value: float | None, missing: str = "-") -> str:

@@ -33,7 +33,7 @@ from daso.cli.prediction.stream import predict_inputs
 from daso.cli.terminal.counters import notice, tell
 from daso.cli.terminal.tables import progress_bar
 from daso.data.images.decode import SUFFIXES
-from daso.errors import DataError, OptionError
+from daso.errors import DataError, OptionError, how_many
 from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
 
 if TYPE_CHECKING:  # wrong places and outputs are refused before torch is imported
@@ -292,7 +292,7 @@ def _conclude(count: int, failed: int, out: Path | None, inputs: Inputs) -> int:
             "the first is classified: write the others to files of their own if they matter"
         )
     if out is not None:
-        tell(f"{count:,} images: {out}")
+        tell(f"{how_many(count, 'image')}: {out}")
     if failed:
         notice(f"{failed:,} of {count:,} images could not be read")
     return 1 if failed else 0

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from daso.cli.terminal.tables import make_table
-from daso.data.check.findings import CALLED, Finding, how_many
+from daso.data.check.findings import CALLED, Finding
 from daso.data.check.report import Report
+from daso.errors import how_many
 
 COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
 
@@ -40,7 +41,7 @@ def show_report(report: Report, console: Console, shown: int | None) -> None:
 
 def _summary(report: Report) -> str:
     counts = ", ".join(f"{count:,} {CALLED[part]}" for part, count in report.counts.items())
-    lines = [f"{counts} images of {how_many(report.class_names, 'class', 'classes')}"]
+    lines = [f"{counts} images of {how_many(len(report.class_names), 'class', 'classes')}"]
     if report.imbalance is not None and report.imbalance > 1:
         ratio = f"{report.imbalance:.3g}"
         lines[0] += f"; the largest class has {ratio} times the labels of the smallest"

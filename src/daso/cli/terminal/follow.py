@@ -13,7 +13,7 @@ from rich.live import Live
 from daso.cli.terminal.live_view import View
 from daso.cli.terminal.tables import error_console
 from daso.files import Row
-from daso.report.wording import duration
+from daso.report.wording import duration, of_classes
 
 if TYPE_CHECKING:
     from daso.train.prepare import Prepared
@@ -37,7 +37,8 @@ def _last_line(view: View) -> str:
     if measured:
         when = "at the end" if view.step >= view.total else "when last measured"
         value = measured["balanced_accuracy"]
-        parts.append(f"balanced accuracy {value:.1%} on {where} images {when}")
+        of = of_classes(measured["recall"])
+        parts.append(f"balanced accuracy {value:.1%}{of} on {where} images {when}")
     if "share_confident" in view.train:
         parts.append(f"{view.train['share_confident']:.0%} of the pseudo-labels over the threshold")
     if worst := ", ".join(f"{name} {value:.0%}" for name, value in view.worst()):

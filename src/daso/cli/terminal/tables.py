@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
+from daso.errors import how_many
 from daso.report.wording import POOLS as POOLS
+from daso.report.wording import of_classes
 from daso.report.wording import percent as percent
 
 ROWS = {
@@ -95,19 +97,20 @@ def summary_table(
     thirds = {f"recall_{name}": some for name, some in class_groups(np.array(labeled)).items()}
     for key, label in ROWS.items():
         if key in thirds:
-            size = len(thirds[key])
-            if not size:
+            some = recall[thirds[key]]
+            if not len(some):
                 continue
-            label = f"{label} ({size} class{'es' * (size != 1)})"
-        elif key == "balanced_accuracy" and np.isnan(recall).any():
-            label = f"{label} ({np.isfinite(recall).sum()} of {len(recall)} classes)"
+            part = of_classes(some) if np.isfinite(some).any() else ""
+            label += part or f" ({how_many(len(some), 'class', 'classes')})"
+        elif key == "balanced_accuracy":
+            label += of_classes(recall)
         table.add_row(label, *(percent(metrics[key]) for _, metrics in columns))
     captions = []
     half = None if measured is None else interval(recall, np.array(measured, dtype=np.float64))
     if measured is not None and half is not None:
         captions.append(
             f"95% interval of balanced accuracy: ± {100 * half:.1f} points, from "
-            f"{sum(measured):,} images"
+            f"{how_many(sum(measured), 'image')}"
             + ("; smaller differences between runs mean nothing" if is_wide(half) else "")
         )
     if not balanced_by:

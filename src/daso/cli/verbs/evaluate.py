@@ -35,6 +35,7 @@ def run(command: EvaluateCommand) -> None:
     from daso.errors import DataError, RunError
     from daso.files import plain, read_json
     from daso.report.data_changes import describe_changes
+    from daso.report.wording import of_classes
     from daso.train.evaluation import evaluate_network
     from daso.train.model import load_model
     from daso.train.run_data import describe_data, open_configured, read_config
@@ -72,7 +73,7 @@ def run(command: EvaluateCommand) -> None:
         line = (
             f"on {POOLS[name]} images, after {model.step:,} steps: accuracy "
             f"{percent(metrics['accuracy'])}%, balanced accuracy "
-            f"{percent(metrics['balanced_accuracy'])}%"
+            f"{percent(metrics['balanced_accuracy'])}%{of_classes(metrics['recall'])}"
         )
         if adjusted:
             line += f" ({percent(adjusted['balanced_accuracy'])}% logit-adjusted)"

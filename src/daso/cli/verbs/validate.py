@@ -122,6 +122,7 @@ def _show(result: Row, steps: int) -> None:
 
     from daso.cli.terminal.tables import make_table, percent, wide_console
     from daso.report.uncertainty import interval
+    from daso.report.wording import of_classes
 
     console = wide_console()
     recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))
@@ -129,7 +130,7 @@ def _show(result: Row, steps: int) -> None:
     console.print(
         f"{result['images']} labeled images, each tested by a training without it "
         f"({result['folds']} folds): accuracy {percent(result['accuracy'])}%, balanced accuracy "
-        f"{percent(result['balanced_accuracy'])}%"
+        f"{percent(result['balanced_accuracy'])}%{of_classes(result['recall'])}"
         + ("" if half is None else f" ± {percent(half)} (95%)"),
         soft_wrap=True,
     )

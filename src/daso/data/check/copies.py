@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from daso.data.check.findings import CALLED, Finding, Level, how_many
+from daso.data.check.findings import CALLED, Finding, Level
 from daso.data.check.near_copies import NEAR_BITS, NEAR_CORRELATION, near_pairs
 from daso.data.check.scan import Scan
 from daso.data.duplicates import Copies, Pair, find_copies
+from daso.errors import how_many
 
 ONE_LEAK = "remove one of the two"
 MORE_WEIGHT = "they count more than others"
@@ -55,7 +56,7 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         by_bytes = ""
         if same_files:
             by_bytes = ", byte for byte" if one else f", {same_files} of them byte for byte"
-        text = f"{how_many(images, f'{CALLED[part]} image')} {where}{by_bytes}"
+        text = f"{how_many(len(images), f'{CALLED[part]} image')} {where}{by_bytes}"
         worst: Level = level if own or level != "refused" else "warning"
         yield Finding(worst, code, text, cure, tuple(images))
 
@@ -66,7 +67,7 @@ def _conflicts(
     test = scan.parts.get("test")
     if exact.conflicts:
         bad = _of_two_classes(scan, exact.conflicts, "is the same image as", class_names)
-        text = f"{how_many(bad, 'labeled image')} with the same pixels as one of another class"
+        text = f"{how_many(len(bad), 'labeled image')} with the same pixels as one of another class"
         cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
         yield Finding("refused" if own else "warning", "conflict", text, cure, bad)
     if test is None:
@@ -77,7 +78,7 @@ def _conflicts(
         if test.labels[index] != test.labels[other]
     )
     if wrong:
-        text = f"{how_many(wrong, 'test image')} with the same pixels as one of another class"
+        text = f"{how_many(len(wrong), 'test image')} with the same pixels as one of another class"
         yield Finding("warning", "test-conflict", text, "correct the wrong label", wrong)
 
 
@@ -151,4 +152,6 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
 
 
 def _that_look(images: Sequence[object], kind: str) -> str:
-    return f"{how_many(images, f'{kind} image')} that {'looks' if len(images) == 1 else 'look'}"
+    return (
+        f"{how_many(len(images), f'{kind} image')} that {'looks' if len(images) == 1 else 'look'}"
+    )

@@ -10,6 +10,7 @@ from daso.data.check.scan import Scan
 from daso.data.class_names import listed, name_faults
 from daso.data.images.decoded import darkness
 from daso.data.images.memory import memory_shortage
+from daso.errors import how_many
 
 Level = Literal["refused", "warning", "note"]
 CALLED = {"train": "labeled", "unlabeled": "unlabeled", "validation": "validation", "test": "test"}
@@ -42,15 +43,12 @@ class Finding:
     images: tuple[tuple[str, str], ...] = ()
 
 
-def how_many(things: Sequence[object], one: str, many: str = "") -> str:
-    """Return a count with its noun, ``"1 image"`` or ``"2 images"``."""
-    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
-
-
 def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     """Yield unusable rows, files and folders, and unreadable images."""
     if rows:
-        text = f"{how_many(rows, 'row, file or folder', 'rows, files or folders')} cannot be used"
+        text = (
+            f"{how_many(len(rows), 'row, file or folder', 'rows, files or folders')} cannot be used"
+        )
         cure = "correct them, or leave them out: --skip-bad"
         yield Finding("refused", "rows", text, cure, tuple(rows))
     bad = tuple(
@@ -59,7 +57,7 @@ def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
         for index, reason in sorted(part.reasons.items())
     )
     if bad:
-        text = f"{how_many(bad, 'image')} cannot be read"
+        text = f"{how_many(len(bad), 'image')} cannot be read"
         cure = "repair or remove them, or leave them out: --skip-bad"
         yield Finding("refused", "unreadable", text, cure, bad)
 
@@ -105,7 +103,7 @@ def _classes(scan: Scan, part: str, class_names: Sequence[str], counts: range) -
 
 
 def _named(classes: Sequence[str]) -> str:
-    return f"{how_many(classes, 'class', 'classes')}: {listed(classes)}"
+    return f"{how_many(len(classes), 'class', 'classes')}: {listed(classes)}"
 
 
 def names(class_names: Sequence[str]) -> Iterator[Finding]:
@@ -129,11 +127,11 @@ def shapes(scan: Scan) -> Iterator[Finding]:
             long.append(detail)
     if small:
         side = f"{width} x {height} pixels"
-        text = f"{how_many(small, 'image')} with less than half the side of {side}"
+        text = f"{how_many(len(small), 'image')} with less than half the side of {side}"
         cure = "training enlarges and blurs them: replace them, or give a smaller --size"
         yield Finding("warning", "small", text, cure, tuple(small))
     if long:
-        text = f"{how_many(long, 'image')} with an aspect ratio above {ELONGATED:g}"
+        text = f"{how_many(len(long), 'image')} with an aspect ratio above {ELONGATED:g}"
         cure = "only their central square is used: crop them to what matters"
         yield Finding("warning", "long", text, cure, tuple(long))
 
@@ -142,7 +140,9 @@ def frames(scan: Scan) -> Iterator[Finding]:
     """Yield files of several images, of which only the first is used."""
     several = tuple((name, "") for name, header in scan.headers() if header.several)
     if several:
-        text = f"{how_many(several, 'file')} with several frames or pages; only the first is used"
+        text = (
+            f"{how_many(len(several), 'file')} with several frames or pages; only the first is used"
+        )
         cure = "write the others to files of their own if they matter"
         yield Finding("warning", "frames", text, cure, several)
 

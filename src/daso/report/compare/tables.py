@@ -200,6 +200,11 @@ class Compared:
             f"last evaluations unless named.",
             *self.setting.notes,
         ]
+        runs = [run for group in self.setting.groups for run in group.runs.values()]
+        left_out = np.isnan([run.recall() for run in runs]).any(0)
+        if left_out.any():
+            names = ", ".join(self.setting.first.class_names[k] for k in np.flatnonzero(left_out))
+            notes.append(f"No {measured_on} images, so the means are without them: {names}.")
         balanced = [group.name for group in self.setting.groups if _is_balanced(group)]
         if balanced:
             notes.append(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from daso.errors import how_many
 from daso.evaluate.metrics import confusion_matrix
 from daso.files import Row
 from daso.report.html.run import UNREADABLE, Run
@@ -13,7 +14,7 @@ from daso.report.html.template import percent
 from daso.report.runs import Array, at, number, vector
 from daso.report.uncertainty import interval, is_wide
 from daso.report.warnings.watch import find_warnings
-from daso.report.wording import POOLS, duration
+from daso.report.wording import POOLS, duration, of_classes
 
 MOST_NAMED = 6
 
@@ -88,7 +89,8 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
         share = number(at(metrics, "logit_adjusted", name))
         return "" if share is None or run.balanced_by else f"logit-adjusted {percent(share)}"
 
-    notes = (f"± {100 * half:.1f}" if half else "", beside("balanced_accuracy"))
+    of = "" if recall is None else of_classes(recall).strip(" ()")
+    notes = (f"± {100 * half:.1f}" if half else "", of, beside("balanced_accuracy"))
     tile("balanced accuracy", metrics.get("balanced_accuracy"), " · ".join(filter(None, notes)))
     tile("accuracy", metrics.get("accuracy"), beside("accuracy"))
     rare, often = len(run.groups["few"]), len(run.groups["many"])
@@ -114,9 +116,8 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
     answered = number(at(run.calibration, "answered", "error"))
     same_images = at(run.calibration, "answered", "measured_on") == run.measured_on
     predicted = f"as trained; daso predict {percent(answered)}" if answered is not None else ""
-    notes = (predicted if same_images else "", beside("calibration_error"))
-    error = metrics.get("calibration_error")
-    tile("calibration error", error, " · ".join(filter(None, notes)))
+    shown = filter(None, (predicted if same_images else "", beside("calibration_error")))
+    tile("calibration error", metrics.get("calibration_error"), " · ".join(shown))
     return tiles
 
 
@@ -125,14 +126,15 @@ def _measured(
 ) -> list[str]:
     part = run.measured_on or "test"
     size = number(run.data.get(part))
-    images = f"{POOLS[part]} images" if size is None else f"{size:,.0f} {POOLS[part]} images"
+    images = f"{POOLS[part]} images" if size is None else how_many(size, f"{POOLS[part]} image")
     lines = [f"All in %, on {images}: {origin} (step {run.step:,})."]
     if part == "holdout":
         lines.append("There are no test images; the hold-out was not used for training either.")
     if counts is not None:
         least = int(counts[counts > 0].min()) if (counts > 0).any() else 0
         missing = [run.class_names[k] for k in run.order if counts[k] == 0]
-        text = f"The class with the fewest has {least:,} of these images."
+        fewest = "class" if not missing else "measured class"
+        text = f"The {fewest} with the fewest has {least:,} of these images."
         if half is not None:
             text += f" 95% interval of balanced accuracy: ± {100 * half:.1f} points."
         lines.append(text)

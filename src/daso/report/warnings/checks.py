@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from daso.errors import how_many
 from daso.files import Row
 from daso.report.runs import Array
 from daso.report.uncertainty import WIDE, interval, is_wide
@@ -209,14 +210,15 @@ def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
     if not measured or run.measured is None or run.fold:
         return None
     images, what = run.measured, POOLS[run.measured_on]
-    half = interval(np.ones(len(images)), images)
+    half, there = interval(np.ones(len(images)), images), int((images > 0).sum())
+    of = "" if there == len(images) else f" of {there} of the {len(images)} classes"
     if not is_wide(half):
         return None
     return _warning(
         "uncertain measure",
-        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of a class at least) "
-        f"are too few to know balanced accuracy to within ± {100 * WIDE:.0f} points (95%), "
-        f"however good it is",
+        f"{how_many(images.sum(), f'{what} image')} ({images[images > 0].min():.0f} of a class at "
+        f"least){of} {'is' if images.sum() == 1 else 'are'} too few to know balanced accuracy to "
+        f"within ± {100 * WIDE:.0f} points (95%), however good it is",
         "Smaller differences mean nothing: "
         + (
             "daso validate measures every labeled image; a test folder is better still."
