@@ -90,6 +90,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], **style: Any
 
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it; raise a ``RunError`` if that fails."""
+    if folder.is_file():
+        raise RunError(f"{folder} is a file; name a folder")
     with reported(f"create {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -25,6 +25,12 @@ from daso.reproduce.scales import SCALES
 from tests.conftest import Say
 
 
+def others() -> None:
+    for number in range(50):
+        label = ("cat", "dog")[number % 2]
+        write_image(Path("others", "labeled", label, f"{number}.png"), 700 + number)
+
+
 def shares() -> str:
     Path("shares.json").write_text(json.dumps({"cat": 0.5, "dog": 0.5}))
     return "predict run photos/test --prior shares.json"
@@ -268,6 +274,25 @@ CASES: dict[str, Case] = {
         "{0}",
         "2 files were put back",
         prepare=sorted_since,
+    ),
+    "files that were sorted since an evaluation": Case(
+        "evaluate sorted",
+        r"not the images of the run: .*; 2 files were sorted since: 'daso (label \S+ --apply --undo)'",
+        "{0}",
+        "2 files were put back",
+        prepare=sorted_since,
+    ),
+    "a hold-out that is smaller than the classes": Case(
+        "train photos --method supervised --size 8 --out new --holdout 1",
+        r"too small for 2 classes: it takes as many images of each; give (--holdout 2) or more",
+        "train photos --method supervised --size 8 --out new {0}",
+    ),
+    "a run that was not calibrated": Case(
+        "calibrate run",
+        r"labeled images that its training has not seen: 'daso calibrate (\S+) IMAGES'",
+        "calibrate {0} others/labeled",
+        "temperature",
+        prepare=lambda _: others(),
     ),
     "a run that is not complete": Case(
         "compare run half --out compared",

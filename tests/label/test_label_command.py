@@ -42,6 +42,8 @@ def test_wrong_uses_are_told_in_words(
         ([str(photos), "--links"], "--apply"),
         ([str(photos), "--apply", "--links", "--move"], "one of"),
         ([str(photos), "--apply", "--export", "x.csv"], "one of"),
+        ([str(photos), "--export", "x.txt"], ".csv"),
+        ([str(photos), "--out", str(run / "config.json"), "--no-open"], "cannot write into"),
         ([str(photos), "--train=--out elsewhere"], "--out"),
         ([str(photos), "--train='"], "--train"),
         ([str(run), "--test", str(photos)], "run"),

@@ -225,6 +225,13 @@ def test_markdown_has_as_many_cells_in_every_line(campaign: Path) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
+def test_a_file_in_the_place_of_the_tables_is_named(campaign: Path, say: Say) -> None:
+    file = campaign / "taken"
+    file.touch()
+    status, said = say("compare", campaign, "--out", file)
+    assert (status, f"{file} is a file; name a folder" in said) == (1, True)
+
+
 def parsed(*args: Any) -> tuple[Parsed, list[str], int]:
     """Return a page, its tags, and how many charts it has."""
     page = Parsed(to_html(*args))

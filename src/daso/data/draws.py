@@ -124,7 +124,10 @@ def longtail_split(
     remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
     if holdout:
         if holdout < num_classes:
-            raise OptionError(f"a hold-out of {holdout} is too small for {num_classes} classes")
+            raise OptionError(
+                f"a hold-out of {holdout} is too small for {num_classes} classes: it takes as many "
+                f"images of each; give --holdout {num_classes} or more"
+            )
         remaining, held = split_holdout(labels, np.full(num_classes, holdout // num_classes), seed)
 
     random = np.random.RandomState(seed)

@@ -66,7 +66,10 @@ def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
                 "cannot be held out; leave holdout out, and add test images to measure on"
             )
         if holdout < classes:
-            raise OptionError(f"a hold-out of {holdout} is too small for {classes} classes")
+            raise OptionError(
+                f"a hold-out of {holdout} is too small for {classes} classes: it takes as many "
+                f"images of each; give --holdout {classes} or more"
+            )
         per_class = np.clip(counts - 1, 0, holdout // classes)
     elif holdout is None and source.test is None and source.validation is None:
         per_class = counts // 5

@@ -75,21 +75,22 @@ def refuse_other_data(
     saved.setdefault("images_fingerprints", current["images_fingerprints"])
     if changes := describe_changes(saved, current, pools):
         refuse_changed_configuration(folder, config.fingerprint())
+        back = f"{cure}. " if (cure := undo_sorting(config)) else ""
         raise RunError(
-            f"the data of {folder} has changed: {'; '.join(changes)}. {_back(config)}Name the "
+            f"the data of {folder} has changed: {'; '.join(changes)}. {back}Name the "
             f"place of the run's images with --data; 'daso train --like {typed(folder)}' trains on "
             "the present ones"
         )
 
 
-def _back(config: RunConfig) -> str:
+def undo_sorting(config: RunConfig) -> str:
     """Advise to put files back, if all that were sorted have been since the run."""
     journal = None if is_named(config.source) else read_journal(Path(config.source))
     placed = [] if journal is None else journal.placed()
     if not placed or placed[0].number <= (config.journal or 0):
         return ""
     undo = f"'daso label {typed(config.source)} --apply --undo' puts them back"
-    return f"{len(placed):,} files were sorted since: {undo}. "
+    return f"{len(placed):,} files were sorted since: {undo}"
 
 
 def open_configured(config: RunConfig) -> Source:

@@ -15,6 +15,7 @@ def check_run_folder(name: str, folder: Path) -> None:
     """Raise a ``RunError`` if a folder has no configuration."""
     if not (folder / "config.json").exists():
         reason = "it has no config.json" if folder.exists() else "it does not exist"
+        reason = "it is a file" if folder.is_file() else reason
         raise RunError(f"{folder} is not a run folder: {reason}")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import Argument
-from daso.errors import DataError
+from daso.errors import DataError, typed
 from daso.files import check_writable
 
 
@@ -36,6 +36,7 @@ def run(command: CalibrateCommand) -> None:
     """Calibrate a run."""
     check_writable(command.folder)
     from daso.cli.terminal.tables import percent
+    from daso.evaluate.calibration import FEWEST_IMAGES
     from daso.train.calibration import calibrate_again, read_labeled
     from daso.train.cross_validation import require_data_of_run
     from daso.train.folder.lock import lock_folder
@@ -52,7 +53,13 @@ def run(command: CalibrateCommand) -> None:
         require_data_of_run(command.folder, config, source)
         calibration = calibrate_again(command.folder, model, source, given)
     if calibration.note is not None:
-        raise DataError(f"{command.folder} is not calibrated: {calibration.note}")
+        cure = ""
+        if given is None:
+            cure = (
+                f"; give {FEWEST_IMAGES} or more labeled images that its training has not seen: "
+                f"'daso calibrate {typed(command.folder)} IMAGES'"
+            )
+        raise DataError(f"{command.folder} is not calibrated: {calibration.note}{cure}")
     assert calibration.error_before is not None
     assert calibration.error_after is not None
     print(

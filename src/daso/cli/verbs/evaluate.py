@@ -38,7 +38,7 @@ def run(command: EvaluateCommand) -> None:
     from daso.report.wording import of_classes
     from daso.train.evaluation import evaluate_network
     from daso.train.model import load_model
-    from daso.train.run_data import describe_data, open_configured, read_config
+    from daso.train.run_data import describe_data, open_configured, read_config, undo_sorting
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)
@@ -50,9 +50,8 @@ def run(command: EvaluateCommand) -> None:
     differ = [key for key in DECISIVE if saved.get(key) != current[key]]
     if differ:
         changes = describe_changes(saved, current) or [f"other {key}" for key in differ]
-        raise RunError(
-            f"not the images of the run: {'; '.join(changes)}; name the run's images with --data"
-        )
+        cure = undo_sorting(config) or "name the run's images with --data"
+        raise RunError(f"not the images of the run: {'; '.join(changes)}; {cure}")
     pools = saved.get("images_fingerprints") or {}
     differing = [n for n, value in pools.items() if current["images_fingerprints"][n] != value]
     for change in describe_changes(saved, current, differing):

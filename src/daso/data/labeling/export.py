@@ -27,6 +27,8 @@ def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
     """
     if out.resolve() == data.source.resolve():
         raise OptionError(f"{out} is what is labeled; write to another file")
+    if out.suffix.lower() != ".csv":
+        raise OptionError(f"{out}: the labels are written as CSV; name a file that ends in .csv")
     if data.base is None or not all(pool.from_files for pool in data.pools.values()):
         rows = _named(journal, data)
         _write(out, ("name", "label"), rows)

@@ -7,6 +7,7 @@ from functools import partial
 from daso.cli.terminal.counters import decoding_progress, tell
 from daso.cli.verbs.label.command import LabelCommand
 from daso.errors import import_extra
+from daso.files import check_writable
 
 
 def run(command: LabelCommand) -> int:
@@ -18,6 +19,8 @@ def run(command: LabelCommand) -> int:
     from daso.cli.verbs.label.page import label, placed
 
     place = placed(command)
+    if command.out is not None:
+        check_writable(command.out)
 
     from daso.data.images.cache import Cache
     from daso.data.journal import Journal
