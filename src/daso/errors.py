@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import math
 import re
 import shlex
@@ -170,6 +171,13 @@ def same_name(name: str, valid: Collection[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def in_line(error: BaseException) -> str:
+    """Return what is wrong with a line of JSON, without the number 1 that it gives to that line."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.pos + 1}"
+    return str(error)
 
 
 def problems(items: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:

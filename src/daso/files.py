@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from daso.errors import DasoError, InUseError, RunError
+from daso.errors import DasoError, InUseError, RunError, in_line
 
 Row = dict[str, Any]
 CHECKSUM = "checksum"
@@ -360,5 +360,7 @@ def read_rows(path: Path) -> list[Row]:
         except (ValueError, AttributeError, RecursionError) as error:
             if number < len(lines) or line.endswith(b"\n"):
                 cure = "remove the line to go on without its numbers"
-                raise RunError(f"{path}, line {number}, is damaged: {error}; {cure}") from error
+                raise RunError(
+                    f"{path}, line {number}, is damaged: {in_line(error)}; {cure}"
+                ) from error
     return rows

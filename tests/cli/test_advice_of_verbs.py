@@ -282,6 +282,16 @@ CASES: dict[str, Case] = {
         "2 files were put back",
         prepare=sorted_since,
     ),
+    "a fold of no folds": Case(
+        "train photos --method supervised --size 8 --out new --fold 1",
+        r"give both or neither of folds and fold, as (--folds 5 --fold 0)",
+        "train photos --method supervised --size 8 --out new {0}",
+    ),
+    "a split for which a class is too small": Case(
+        "train photos --method supervised --size 8 --out new --labeled-head 6",
+        r"class 'dog' has 5 images after the hold-out; .* use a smaller (--labeled-head), --unlabel",
+        "train photos --method supervised --size 8 --out new {0} 5",
+    ),
     "a hold-out that is smaller than the classes": Case(
         "train photos --method supervised --size 8 --out new --holdout 1",
         r"too small for 2 classes: it takes as many images of each; give (--holdout 2) or more",

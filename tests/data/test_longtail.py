@@ -99,6 +99,9 @@ def test_a_fingerprint_changes_with_an_index_or_a_label_but_not_with_the_order()
 def test_impossible_splits_are_refused() -> None:
     with pytest.raises(DataError, match="class 0 has 200 images"):
         longtail_split(LABELS, longtail_counts(150, 10, 5), longtail_counts(100, 10, 5), seed=0)
+    names = [f"c{k}" for k in range(5)]
+    with pytest.raises(DataError, match="class 'c0' has 200 images"):
+        longtail_split(LABELS, longtail_counts(300, 10, 5), None, class_names=names)
     with pytest.raises(DataError, match="hold-out of 200 per class leaves none"):
         longtail_split(LABELS, longtail_counts(10, 2, 5), None, holdout=1000)
     with pytest.raises(OptionError, match="leaves class 2 empty"):

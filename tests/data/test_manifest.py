@@ -342,7 +342,7 @@ def test_lines_of_json_that_are_no_rows(folder: Path) -> None:
     good = '{"path": "d.png", "label": "cat"}\n{"path": "e.png", "label": "dog"}\n'
     file = folder / "m.jsonl"
     for line, reason in (
-        ('{"path": "a.png"', "not JSON"),
+        ('{"path": "a.png" 1', "not JSON: Expecting ',' delimiter at column 18"),
         ("[" * 100_000, "not JSON"),
         ('["a.png", "cat"]', "must be an object"),
         ('{"path": 3, "label": "cat"}', "the path must be a text, found int"),

@@ -31,6 +31,7 @@ from daso.report.compare.tables import (
     value_of,
 )
 from daso.report.runs import RunFolder
+from tests.conftest import Say
 
 Row = dict[str, Any]
 Capture = pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ index sets.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,7 @@ def longtail_split(
     *,
     holdout: int = 0,
     seed: int = 0,
+    class_names: Sequence[str] = (),
 ) -> Split:
     """Split images into labeled, unlabeled and held-out ones, disjointly.
 
@@ -112,6 +114,7 @@ def longtail_split(
         unlabeled_counts: int64, (K,), in any distribution, or None.
         holdout: images to hold out first, in all: ``holdout // K`` of every class.
         seed: 0 <= seed < 2**32; the same seed gives the same split everywhere.
+        class_names: for the error; none: classes are numbered.
 
     Raises:
         DataError: a class has too few images for its counts.
@@ -139,9 +142,9 @@ def longtail_split(
         random.shuffle(members)
         if len(members) < labeled_counts[k] + further[k]:
             raise DataError(
-                f"class {k} has {len(members)} images after the hold-out; the split needs "
-                f"{labeled_counts[k]} labeled and {further[k]} unlabeled: use smaller heads or a "
-                "smaller hold-out"
+                f"class {repr(class_names[k]) if class_names else k} has {len(members)} images "
+                f"after the hold-out; the split needs {labeled_counts[k]} labeled and {further[k]} "
+                "unlabeled: use a smaller --labeled-head, --unlabeled-head or --holdout"
             )
         # As in the authors' code, the first N1 images may be labeled and the next M1 unlabeled.
         # A class with fewer images gives what its own counts need.

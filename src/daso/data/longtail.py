@@ -41,8 +41,13 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
-            raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, from 0")
+        if (self.folds is None) != (self.fold is None):
+            raise OptionError("give both or neither of folds and fold, as --folds 5 --fold 0")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            last = self.folds - 1
+            raise OptionError(
+                f"fold = {self.fold} must be one of folds = {self.folds}, from 0 to {last}"
+            )
 
     @property
     def mismatched(self) -> bool:

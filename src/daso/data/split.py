@@ -51,7 +51,8 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     if options.unlabeled_head is not None:
         shape, gamma = options.unlabeled_shape or "consistent", options.gamma_unlabeled or 1
         unlabeled = unlabeled_counts(shape, options.unlabeled_head, gamma, classes)
-    return longtail_split(labels, labeled, unlabeled, holdout=holdout, seed=seed)
+    names = source.class_names
+    return longtail_split(labels, labeled, unlabeled, holdout=holdout, seed=seed, class_names=names)
 
 
 def _split_all(source: Source, holdout: int | None, seed: int) -> Split:

@@ -15,7 +15,7 @@ from typing import Any
 from daso.data.formats.arrow import Table, import_pyarrow, open_parquet
 from daso.data.formats.table_columns import split_columns
 from daso.data.listing import is_flag, reads_like_split
-from daso.errors import DataError
+from daso.errors import DataError, in_line
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 COLUMNS = {
@@ -280,7 +280,7 @@ def _json_lines(file: Path) -> Records:
             yield number, str(error)
             continue
         except (ValueError, RecursionError) as error:
-            yield number, f"is not JSON: {error}"
+            yield number, f"is not JSON: {in_line(error)}"
             continue
         if isinstance(record, dict):
             # Values of other columns may be large.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from daso.data.listing import JOURNAL
-from daso.errors import RunError
+from daso.errors import RunError, in_line
 from daso.files import append_whole, check_writable, lock_file, reported, seal, to_line, unseal
 
 Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
@@ -337,7 +337,7 @@ def _parse(line: bytes, number: int, path: Path, at: int) -> Entry:
             raise ValueError(found[0])
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(
-            f"{path}, line {at}, is damaged: {error}; correct the line and take its "
+            f"{path}, line {at}, is damaged: {in_line(error)}; correct the line and take its "
             f"{LINE_CHECKSUM} out, or restore the file"
         ) from error
     return entry
