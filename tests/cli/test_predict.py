@@ -6,6 +6,8 @@ import csv
 import io
 import itertools
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -217,6 +219,22 @@ def test_a_list_may_begin_with_a_byte_order_mark(
         assert ("UTF-16" in said) == bool(status)
     (tmp_path / "prior.json").write_text(json.dumps(dict.fromkeys(NAMES, 1)), encoding="utf-8-sig")
     predict(capsys, finished_run, files[0], "--prior", tmp_path / "prior.json")
+
+
+def test_printed_rows_are_those_of_a_file_whatever_the_terminal_encodes(
+    finished_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("é 🦊.png", os.fsdecode(b"\xe9.png"))
+    for name in names:
+        shutil.copy(sorted(images.glob("*.png"))[0], tmp_path / name)
+    words = ["predict", str(finished_run), *(str(tmp_path / name) for name in names)]
+    assert main([*words, "--out", str(tmp_path / "rows.csv")]) == 0
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        printed = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding=encoding))
+        assert main(words) == 0
+        sys.stdout.flush()
+        assert printed.getvalue() == (tmp_path / "rows.csv").read_bytes()
 
 
 def test_a_place_without_images_is_answered_too(

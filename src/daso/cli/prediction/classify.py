@@ -278,7 +278,8 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
 
 def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be Unicode
+        # As in a file; names of files need not be Unicode.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     write_csv(sys.stdout, columns, rows)
 
 
