@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.class_names import alike_names, in_order, unseen_names
+from daso.data.class_names import alike_names, in_order, name_faults, unseen_names
 from daso.data.duplicates import find_copies
 from daso.data.images.decoded import digest
 from daso.data.open import open_source
@@ -174,6 +174,14 @@ def test_names_that_differ_in_little() -> None:
 def test_names_of_which_nothing_is_seen() -> None:
     hidden = ["", " ", "\t", "\x07", "\u200b", "\u3164", "\u2800 "]
     assert unseen_names([*hidden, "_", "0", "\u72d7", "\u2800x"]) == hidden
+
+
+def test_invisible_characters_in_a_name_are_noted() -> None:
+    doubtful = ["cat\u200b", "\ufeffdog", "ca\u00adt", "\u202eeel", "a\nb"]
+    for name in doubtful:
+        assert [code for code, *_ in name_faults([name])] == ["unseen-name"], name
+    family, persian, hebrew = "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e", "\u05d0"
+    assert not list(name_faults([family, persian, hebrew, "\u2764\ufe0f", "a b", "\u00e9"]))
 
 
 def test_order_of_class_names() -> None:

@@ -20,6 +20,8 @@ BLANK_LETTERS = "\u115f\u1160\u2800"
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
 CONTROLS = ("Cc", "Zl", "Zp")
 """Categories of characters: controls, and ends of lines and paragraphs."""
+FORMATS = re.compile(r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Invisible characters that no word or emoji needs, unlike the zero-width joiners."""
 MISSING = re.compile(r"(-1([.,]0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
@@ -175,6 +177,9 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for name in class_names:
         if any(unicodedata.category(c) in CONTROLS for c in name):
             text = f"the class name {name!a} has a line break or another control character in it"
+            yield "unseen-name", text, "rename it"
+        elif FORMATS.search(name) and not unseen_names([name]):
+            text = f"the class name {name!a} has an invisible character in it"
             yield "unseen-name", text, "rename it"
     for group in alike_names(class_names):
         which = " and ".join(map(ascii, group))
