@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_parquet
 from PIL import Image
 
+from daso.data.images.cache import Cache
 from daso.data.open import open_source
 from daso.errors import DataError, MissingDependencyError, OptionError
 
@@ -47,6 +49,27 @@ def test_a_data_set_of_image_files(tmp_path: Path) -> None:
     assert source.train.images[:, 0, 0, 0].tolist() == [0, 1]
     assert source.test is not None
     assert source.test.images[:, 0, 0, 0].tolist() == [2]
+
+
+def test_a_cache_knows_the_images_of_one_data_set_from_those_of_another(tmp_path: Path) -> None:
+    def read(name: str) -> list[int]:
+        source = open_source(f"hf:{tmp_path / name}", cache=Cache(tmp_path / "decoded"))
+        return np.asarray(source.train.images)[:, 0, 0, 0].tolist()
+
+    for name, first in (("one", 10), ("two", 20)):
+        table = tmp_path / "bytes" / name / "train.parquet"
+        test_parquet.write(table, test_parquet.values(3, first), [0, 1, 2])
+        assert read(f"bytes/{name}") == [first, first + 1, first + 2]
+        folder = tmp_path / "files" / name
+        for value, label in ((first, "cat"), (first + 5, "dog")):
+            (folder / "train" / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (value, 0, 0)).save(folder / "train" / label / "0.png")
+        assert read(f"files/{name}") == [first, first + 5]
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(folder / "train" / "cat" / "0.png")
+    assert read("files/two") == [99, 25]
+    done = sorted((tmp_path / "decoded").iterdir())
+    assert read("files/two") == [99, 25]
+    assert sorted((tmp_path / "decoded").iterdir()) == done
 
 
 def test_without_download_no_connection_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
+from daso.data.images.encoded import origin_of
 from daso.data.listing import Listing, splits_by_part
 from daso.data.places import HUB
 from daso.errors import DataError, first_line, import_extra
@@ -32,7 +34,11 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     splits, left_out = splits_by_part(map(str, loaded), where)
     tables = {
         part: TableFiles(
-            [where / split], _opener(loaded[split]), with_paths=True, labeled=part != "unlabeled"
+            [where / split],
+            _opener(loaded[split]),
+            with_paths=True,
+            origin=functools.partial(_origin, loaded[split]),
+            labeled=part != "unlabeled",
         )
         for part, split in splits.items()
     }
@@ -62,6 +68,11 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
     finally:
         for module, offline in zip(modules, before, strict=True):
             module.HF_HUB_OFFLINE = offline
+
+
+def _origin(data: Any, _: Path) -> str:
+    files = [origin_of(Path(file["filename"])) for file in data.cache_files]
+    return repr([data._fingerprint, *files])
 
 
 def _opener(data: Any) -> Opener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class TableFiles:
     Args:
         files: at least one; all must have the same columns.
         with_paths: whether rows may hold the path of an image file instead of its bytes.
+        origin: returns a text that changes when a file does.
         features: description of the columns, and its file; None: each file's own metadata.
         labeled: whether there must be a column of labels.
 
@@ -61,10 +62,12 @@ class TableFiles:
         opener: Opener,
         *,
         with_paths: bool = False,
+        origin: Callable[[Path], str] = origin_of,
         features: tuple[object, Path] | None = None,
         labeled: bool = True,
     ) -> None:
         self.files, self.opener, self.with_paths = list(files), opener, with_paths
+        self.origin = origin
         self.rows: list[int] = []
         self.borrowed = False
         self.names: list[tuple[str, ...]] = []
@@ -127,8 +130,18 @@ class TableFiles:
             return self._contents(column.slice(row - first, 1))[0]
 
         return EncodedImages.in_files(
-            labels, self.files, self.rows, self._chunks, self._name, item, origin_of
+            labels, self.files, self.rows, self._chunks, self._name, item, self._origin
         )
+
+    def _origin(self, file: Path) -> str:
+        texts = [self.origin(file)]
+        if self.with_paths:
+            with self.opener(file) as table:
+                for column in table.column(self.image):
+                    if column.field("bytes").null_count:
+                        items = self._contents(column)
+                        texts += [origin_of(item) for item in items if isinstance(item, Path)]
+        return "\n".join(texts)
 
     def _chunks(self, file: Path) -> Iterator[Sequence[Item]]:
         with self.opener(file) as table:
