@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from estimators import small
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -50,6 +52,7 @@ def test_gaps_in_columns_of_pandas_are_missing_and_types_stay(long_tailed: Any) 
         (pandas.Series([True, False, None, False], dtype="boolean"), [False, True]),
         (pandas.Series(["a", "b", None, "b"], dtype="string"), ["a", "b"]),
         (pandas.Series(pandas.Categorical(["a", "b", None, "b"])), ["a", "b"]),
+        (pandas.Categorical([1, 2, None, 2]), [1, 2]),
     ):
         found, indices = read_labels(column, "it")
         assert repr(found.tolist()) == repr(classes)
@@ -171,6 +174,34 @@ def test_images(network: Any) -> None:
         model.predict(X[:, :6])
     with pytest.raises(DataError, match="was fitted with images"):
         model.predict(X.reshape(len(X), -1))
+
+
+def test_pillow_images_are_decoded_as_files_are() -> None:
+    X, y = images()
+    gray = [Image.fromarray(image[..., 0]) for image in X]
+    turned = [image.transpose(Image.Transpose.ROTATE_90) for image in gray]
+    for image in turned:
+        image.getexif()[0x0112] = 6
+    model = small(network="small-4", view_options={"flip": False}, steps=1, batch_size=8)
+    expected = model.fit(X, y).predict_proba(X)
+    palette = [image.convert("P", colors=256) for image in gray]
+    for same in (gray, palette, [image.convert("RGBA") for image in gray], turned):
+        np.testing.assert_array_equal(model.predict_proba(same), expected)
+    assert model.fit([*gray[:-1], gray[-1].convert("RGB")], y).image_shape_ == (3, 8, 8)
+    with pytest.raises(DataError, match="image 1 is 8 x 6 pixels, image 0 8 x 8"):
+        model.fit([gray[0], gray[1].crop((0, 0, 8, 6))], y[:2])
+    for names in (["0.png", "1.png"], [Path("0.png")], np.array(["0.png"])):
+        with pytest.raises(DataError, match=r"names of files, such as '0\.png'"):
+            model.predict(names)
+
+
+def test_a_score_of_texts_and_numbers_is_refused(long_tailed: Any) -> None:
+    X, y, test, truth = long_tailed
+    model = small(steps=5).fit(X, y)
+    with pytest.raises(ValueError, match="no texts, and y holds texts"):
+        model.score(test, truth.astype(str))
+    with pytest.raises(ValueError, match="are texts, and y holds other values"):
+        model.fit(X, np.where(y < 0, "-1", np.char.add("class ", y.astype(str)))).score(test, truth)
 
 
 def test_a_module_of_ones_own_is_copied() -> None:

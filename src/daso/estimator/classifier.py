@@ -19,7 +19,7 @@ from daso.balance import balanced_by
 from daso.compose import Recipe
 from daso.data.formats.arrays import as_images
 from daso.errors import DataError, OptionError
-from daso.estimator.inputs import Scaling, build_source
+from daso.estimator.inputs import Scaling, build_source, from_pillow
 from daso.estimator.labels import as_column, read_labels, unlabeled_rows
 from daso.estimator.networks import describe, log_probabilities, rebuild
 from daso.estimator.training import configure, train, whole_number
@@ -138,7 +138,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         If there are no unlabeled rows, the labeled ones are used in their place.
 
         Args:
-            X: images or features, (N, ...).
+            X: images or features, (N, ...); or a list of Pillow images of one size.
             y: labels, (N,).
             X_unlabeled: further rows without a label; may be empty.
 
@@ -222,17 +222,24 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         labels = as_column(y)
         labeled = ~unlabeled_rows(labels, self.classes_)
+        called = f"{type(self).__name__}.score"
         if not labeled.any():
-            raise ValueError(f"{type(self).__name__}.score: no row has a label")
+            raise ValueError(f"{called}: no row has a label")
+        texts = isinstance(self.classes_.tolist()[0], str)
+        if any(isinstance(label, str) != texts for label in labels[labeled].tolist()):
+            kinds = ("texts", "other values") if texts else ("no texts", "texts")
+            raise ValueError(f"{called}: the classes are {kinds[0]}, and y holds {kinds[1]}")
         answers = self._logits(self._read(X, reset=False)[labeled]).argmax(1)
         weights = None if sample_weight is None else np.asarray(sample_weight)[labeled]
         return float(np.average(self.classes_[answers] == labels[labeled], weights=weights))
 
     def _read(self, X: Any, *, reset: bool) -> Array:
         """Return images, uint8 (N, C, H, W), or features, float64 (N, D)."""
-        shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+        fitted = None if reset else self.image_shape_
+        rows = from_pillow(X, None if fitted is None else fitted[0])
+        shape = rows.shape if hasattr(rows, "shape") else np.asarray(rows).shape
         if len(shape) in (3, 4):
-            images = as_images(X, "X")
+            images = as_images(rows, "X")
             if reset:
                 self.image_shape_: tuple[int, ...] | None = images.shape[1:]
                 self.n_features_in_ = math.prod(images.shape[1:])

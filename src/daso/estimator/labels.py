@@ -23,7 +23,7 @@ def as_column(y: Any) -> Array:
         y[hidden] = None
     else:
         kind: Any = getattr(y, "dtype", None)
-        if hasattr(kind, "na_value") and kind.kind in "biu":
+        if hasattr(kind, "categories") or (hasattr(kind, "na_value") and kind.kind in "biu"):
             y = y.astype(object)  # pandas would make floats of whole numbers beside a gap
     return np.asarray(column_or_1d(y, warn=True))
 
