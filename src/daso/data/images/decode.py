@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from daso.data.images.depth import to_eight_bits
+from daso.data.images.depth import load, to_eight_bits
 from daso.errors import DasoError, DataError
 
 SUFFIXES = frozenset({
@@ -33,6 +33,8 @@ START_BYTES = 64
 """Bytes that tell what a file is that is no image."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
+PROFILE = b"Raw profile type exif\0"
+"""Beginning of a text of a PNG in which ImageMagick keeps EXIF data."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -156,7 +158,7 @@ def to_pixels(
     image: Image.Image, *, channels: int | None = None, size: int | None = None
 ) -> npt.NDArray[np.uint8]:
     """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does."""
-    image.load()
+    load(image)
     grey = _is_grey(image) if channels is None else channels == 1
     plain = to_eight_bits(image, "L" if grey else "RGB")
     turn = UPRIGHT.get(_orientation(image))
@@ -270,10 +272,11 @@ def _has_late_orientation(image: Image.Image) -> bool:
     try:
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
-            if pixels and kind in (b"eXIf", b"iTXt"):
+            text = file.read(min(length, len(PROFILE))) if kind in (b"tEXt", b"zTXt") else b""
+            if pixels and (kind in (b"eXIf", b"iTXt") or text == PROFILE):
                 return True
             pixels = pixels or kind == b"IDAT"
-            file.seek(length + 4, io.SEEK_CUR)
+            file.seek(length + 4 - len(text), io.SEEK_CUR)
         return False
     finally:
         file.seek(before)

@@ -7,11 +7,26 @@ from PIL import Image
 
 from daso.errors import DataError
 
-BITS, POLARITY, SAMPLE_FORMAT = 258, 262, 339
+BITS, COMPRESSION, POLARITY, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339
 """Tags of TIFF files."""
 WHITE_IS_ZERO, UNSIGNED = 0, 1
+RAW, APART = 1, 2
 CONVERT = "convert it to unsigned 8 or 16 bits"
+CLEAR_LEVELS = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
+"""Factor from a PNG's transparent color, in its own depth, to Pillow's pixels."""
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def load(image: Image.Image) -> None:
+    """Decode the pixels of an image, and scale its transparent color as they are."""
+    tiles = getattr(image, "tile", None)
+    factor = CLEAR_LEVELS.get(str(tiles[0].args)) if tiles and image.format == "PNG" else None
+    image.load()
+    clear = image.info.get("transparency")
+    if factor is not None and isinstance(clear, int):
+        image.info["transparency"] = int(clear * factor)
+    elif factor is not None and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(int(level * factor) for level in clear)
 
 
 def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
@@ -21,6 +36,10 @@ def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
         raise DataError(f"floating-point pixels have no fixed range; {CONVERT}")
     if set(tags.get(SAMPLE_FORMAT, (UNSIGNED,))) - {UNSIGNED}:
         raise DataError(f"signed pixels have no fixed range; {CONVERT}")
+    bits, apart = tags.get(BITS, (8,))[0], tags.get(PLANES) == APART
+    if apart and tags.get(COMPRESSION) == RAW and (bits != 8 or image.mode == "LAB"):
+        # Pillow takes them for planes of 8 bits, without a word.
+        raise DataError(f"uncompressed planes of {bits} bits are not read; save it compressed")
     if image.mode == "I":
         raise DataError(f"32-bit pixels have no fixed range; {CONVERT}")
     if image.mode == mode and "transparency" not in image.info:
@@ -30,6 +49,8 @@ def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in WITH_ALPHA or "transparency" in image.info:
         # Pillow converts premultiplied gray to nothing else.
         colored = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        if image.format == "BMP" and not colored.getchannel("A").getbbox():
+            return image.convert("RGB").convert(mode)  # programs of Windows leave it empty
         background = Image.new("RGBA", colored.size, (255, 255, 255, 255))
         return Image.alpha_composite(background, colored).convert(mode)
     # Some modes convert to gray only by way of RGB.
