@@ -78,13 +78,13 @@ def test_further_frames_are_named_and_not_classified(
     run, folder = trained_folder[1], tmp_path / "frames"
     folder.mkdir()
     frames = [Image.new("RGB", (12, 12), color) for color in ("red", "blue")]
-    for name in ("pages.tif", "moving.gif", "still.gif"):
+    for name in ("pages.tif", "moving.gif", "moving.png", "still.gif"):
         further = {} if name == "still.gif" else {"save_all": True, "append_images": frames[1:]}
         frames[0].save(folder / name, **further)
     status, rows, said = predict(capsys, run, folder)
     assert status == 0
     assert {row["class"] for row in rows} == {"red"}
-    assert "2 files hold several frames or pages" in said
+    assert "3 files hold several frames or pages" in said
     assert "moving.gif" in said
     assert "several" not in predict(capsys, run, folder / "still.gif")[2]
 

@@ -322,6 +322,27 @@ def test_rows_of_a_list_that_name_nothing_are_answered_in_place(
     assert "No such file" in rows[2]["error"]
 
 
+def test_arrays_that_are_not_classified_are_named(
+    finished_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images[:2], test_images=images, y=np.zeros(2))
+    rows, said = predict(capsys, finished_run, tmp_path / "x.npz")
+    assert len(rows) == 2
+    assert f"not read: 2 arrays, such as '{tmp_path / 'x.npz'}: test_images'" in said
+
+
+def test_a_link_to_itself_hides_no_image(finished_run: Path, images: Path, capsys: Capture) -> None:
+    for name in ("self", "self.png"):
+        (images / name).symlink_to(name)
+    rows, said = predict(capsys, finished_run, images, status=1)
+    for name in ("self", "self.png"):
+        (images / name).unlink()
+    assert len(rows) == COUNT + 1
+    assert [row["path"] for row in rows if row["error"]] == [str(images / "self.png")]
+    assert "1 broken link, such as" in said
+
+
 def test_a_link_back_to_a_folder_above_is_not_followed_for_ever(
     finished_run: Path, images: Path, capsys: Capture
 ) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.formats.arrays import refuse_one_image
+from daso.data.formats.image_walk import leads_to_folder
 from daso.data.formats.manifest_rows import SUFFIXES as LISTS
 from daso.data.formats.manifest_rows import read_paths, where
 from daso.data.formats.passed_over import PassedOver
@@ -115,7 +116,7 @@ class Inputs:
                 with _errors_of(path), path.open("rb") as lines:
                     yield from _not_empty(place, _listed(lines, place, path.parent))
             elif suffix in ARRAYS:
-                yield from _not_empty(place, _arrays(path))
+                yield from _not_empty(place, _arrays(path, self.passed))
             else:
                 yield Input(place, path)
 
@@ -142,7 +143,7 @@ def _images_below(
     try:
         status = Path(folder).stat()
         with os.scandir(folder) as entries:
-            names = [(entry.name, entry.is_dir()) for entry in entries]
+            names = [(entry.name, leads_to_folder(entry)) for entry in entries]
     except OSError as error:
         yield Input(folder, DataError(f"the folder cannot be read: {error.strerror or error}"))
         return
@@ -182,9 +183,9 @@ def _manifest(file: Path) -> Iterator[Input]:
             yield Input(name, file.parent / name)
 
 
-def _arrays(file: Path) -> Iterator[Input]:
+def _arrays(file: Path, passed: PassedOver) -> Iterator[Input]:
     with _errors_of(file):
-        stored = _stored(file)
+        stored = _stored(file, passed)
         for index in range(len(stored)):
             row = np.asarray(stored[index])
             if row.ndim == 3 and row.shape[0] in (1, 3) and row.shape[2] not in (1, 3):
@@ -192,7 +193,7 @@ def _arrays(file: Path) -> Iterator[Input]:
             yield Input(f"{file}[{index}]", row)
 
 
-def _stored(file: Path) -> npt.NDArray[Any]:
+def _stored(file: Path, passed: PassedOver | None = None) -> npt.NDArray[Any]:
     stored: Any = np.load(file, mmap_mode="r", allow_pickle=False)
     if not isinstance(stored, np.ndarray):
         with stored:
@@ -201,7 +202,11 @@ def _stored(file: Path) -> npt.NDArray[Any]:
                 raise DataError(
                     f"{file} holds {', '.join(stored.files)}; rename one to {ARRAY_NAMES[0]!r}"
                 )
-            stored = stored[name or stored.files[0]]
+            name = name or stored.files[0]
+            for other in stored.files:
+                if passed is not None and other != name:
+                    passed.add("arrays", f"{file}: {other}")
+            stored = stored[name]
     if stored.ndim < 2:
         raise DataError(
             f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "

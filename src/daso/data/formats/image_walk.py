@@ -64,7 +64,7 @@ def walk(
         seen.add((status.st_dev, status.st_ino))
         subfolders = []
         for entry in entries:
-            if _is_folder(entry):
+            if leads_to_folder(entry):
                 if not is_hidden(entry.name):
                     subfolders.append(entry.path)
                 elif others is not None:
@@ -76,7 +76,8 @@ def walk(
         waiting += sorted(subfolders, reverse=True)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself, or through a locked folder

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-PLURAL = re.compile(r"\b(file|folder|link|device|sample|image)s\b")
+PLURAL = re.compile(r"\b(file|folder|link|device|sample|image|array)s\b")
 MOST_KINDS = 20
 """Kinds that are named in notes."""
 

@@ -23,8 +23,8 @@ SUFFIXES = frozenset({
     ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
 """Endings of files that are taken for images; what they hold is recognized by their content."""
-SEVERAL = frozenset({".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif"})
-"""Endings of files that may hold several images; animated PNG files are too rare to look for."""
+SEVERAL = SUFFIXES - {".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"}
+"""Endings of files that may hold several images."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
 READABLE = ", ".join((*FORMATS, "HEIC"))
