@@ -27,11 +27,11 @@ def table(folder: Path, labels: list[str], header: str = "path,label") -> str:
     return "\n".join([header, *(f"{n}.png,{label}" for n, label in enumerate(labels))]) + "\n"
 
 
-def shard(path: Path, labels: list[str], mode: str = "w") -> None:
+def shard(path: Path, labels: list[str], mode: str = "w", first: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for number, label in enumerate(labels):
-            for name, content in (("png", png(pixels(number))), ("cls", label.encode())):
+            for name, content in (("png", png(pixels(first + number))), ("cls", label.encode())):
                 member = tarfile.TarInfo(f"{number}.{name}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
@@ -342,3 +342,42 @@ def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path: Path) -> No
     notes = read(folder)[2]
     assert "1 hidden file," in notes
     assert "1 hidden folder," in notes
+
+
+def test_labels_mean_the_same_in_all_parts(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for number, (train, test, classes, expected) in enumerate(
+        (
+            (["1.0", "1", "cat", "cat"], ["1.0", "1.0"], ("1", "1.0", "cat"), [1, 1]),
+            (["1.0", "2.0", "1.0", "2.0"], ["1", "2"], ("1", "2"), [0, 1]),
+            (ROWS, ["cat ", "dog"], ("cat", "dog"), [0, 1]),
+        )
+    ):
+        folder = tmp_path / str(number)
+        (folder / "parquet").mkdir(parents=True)
+        for part, labels, first in (("train", train, 0), ("test", test, 9)):
+            shard(folder / "tar" / f"{part}-0.tar", labels, first=first)
+            images = [{"bytes": png(pixels(first + n)), "path": None} for n in range(len(labels))]
+            table = pa.table({"image": pa.array(images), "label": labels})
+            parquet.write_table(table, folder / "parquet" / f"{part}.parquet")
+        for kind in ("tar", "parquet"):
+            source = open_source(str(folder / kind))
+            assert source.test is not None
+            assert (source.class_names, source.test.labels.tolist()) == (classes, expected)
+
+
+def test_declared_names_mean_what_labels_mean(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for declared, classes, labels in (
+        (["1.0", "2.0", "10.0"], ("1", "2", "10"), [0, 1, 2, 0, 1, 2]),
+        (["None", "cat", "dog"], ("cat", "dog"), [0, 1, 0, 1]),
+        (["cat ", "cat", "dog"], ("cat", "dog"), [0, 0, 1, 0, 0, 1]),
+    ):
+        images = pa.array([{"bytes": png(pixels(n)), "path": None} for n in range(6)])
+        rows = pa.table({"image": images, "label": pa.array([0, 1, 2] * 2)})
+        features = {"image": {"_type": "Image"}, "label": {"names": declared}}
+        metadata = json.dumps({"info": {"features": features}})
+        rows = rows.replace_schema_metadata({"huggingface": metadata})
+        parquet.write_table(rows, tmp_path / "train.parquet")
+        source = open_source(str(tmp_path))
+        assert (source.class_names, source.train.labels.tolist()) == (classes, labels)

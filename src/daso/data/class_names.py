@@ -42,8 +42,8 @@ def is_missing(label: str) -> bool:
     return MISSING.fullmatch(label.strip()) is not None
 
 
-def clean_labels(labels: Sequence[str]) -> list[str]:
-    """Return labels as they are meant: ``""`` where missing; 3.0 is 3 if all are whole numbers.
+def meant_labels(labels: Iterable[str]) -> dict[str, str]:
+    """Return what labels of all parts mean: ``""`` if missing; 3 for 3.0 if all are whole numbers.
 
     Where "cat" is a label, so is "cat " with a blank, which a spreadsheet does not show.
     """
@@ -52,7 +52,7 @@ def clean_labels(labels: Sequence[str]) -> list[str]:
     whole = {label: WHOLE.sub(r"\1", text) for label, text in texts.items()}
     if all(INTEGER.fullmatch(text) for text in whole.values() if text):
         texts = whole
-    return [texts[label] for label in labels]
+    return texts
 
 
 def reading_notes(labels: Iterable[str], where: str) -> Iterator[str]:

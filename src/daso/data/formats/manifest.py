@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.data.class_names import clean_labels, in_order, joined, number_labels, reading_notes
+from daso.data.class_names import in_order, joined, meant_labels, number_labels, reading_notes
 from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called, unknown_part, unused_note
@@ -100,7 +100,9 @@ def _entries(rows: Sequence[ManifestRow], folder: Path, bad: Bad) -> list[_Entry
     real_folder = functools.lru_cache(maxsize=100_000)(os.path.realpath)
     names = functools.lru_cache(maxsize=100)(_names_in)
     entries: list[_Entry] = []
-    for row, label in zip(rows, clean_labels([row.label for row in rows]), strict=True):
+    meant = meant_labels(row.label for row in rows)
+    for row in rows:
+        label = meant[row.label]
         try:
             part = _part(row, label)
             path = _path_inside(row.path, folder, top, real_folder, names)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from daso.data.class_names import (
     NUMBER_CLASSES,
-    clean_labels,
     counted_from_zero,
     in_order,
     joined,
+    meant_labels,
     number_labels,
     numbered_names,
     reading_notes,
@@ -204,7 +204,9 @@ def list_tables(
             for part, column in values.items()
         }
         notes += (*reading_notes(itertools.chain(*raw.values()), str(where)),)
-        texts = {part: clean_labels(column) for part, column in raw.items()}
+        meant = meant_labels(itertools.chain(*raw.values(), class_names))
+        texts = {part: [meant[label] for label in column] for part, column in raw.items()}
+        class_names = tuple(dict.fromkeys(meant[name] for name in class_names if meant[name]))
         others = in_order(joined([*texts["train"], *class_names], classes) - {"", *class_names})
         class_names = (*class_names, *others)
         labels = number_labels(texts, class_names, str(where))

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from daso.data.class_names import (
     INTEGER,
-    clean_labels,
     in_order,
     joined,
     listed,
+    meant_labels,
     number_labels,
     numbered_names,
     reading_notes,
@@ -131,7 +131,8 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     if other:
         what = "shards that are not read, as their names are of no part"
         notes.append(f"{folder}: {what}: {listed(other)}")
-    texts = {part: clean_labels(of_part) for part, of_part in raw.items()}
+    meant = meant_labels(itertools.chain(*raw.values()))
+    texts = {part: [meant[label] for label in of_part] for part, of_part in raw.items()}
     for part, of_part in texts.items():
         if not of_part and shards[part]:
             endings = ", ".join(sorted(SUFFIXES))
