@@ -202,14 +202,19 @@ def columns(folder: Path) -> Path:
     return folder / "m.csv"
 
 
-def labels_of_shards(folder: Path) -> Path:
-    shard(folder / "train-0.tar", ["0", "1"])
-    with tarfile.open(folder / "train-0.tar", "a") as archive:
-        for name, content in (("2.png", png(pixels(2))), ("2.cls", b"0"), ("2.cls", b"1")):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return folder
+def sample(*labels: tuple[str, bytes]) -> Callable[[Path], Path]:
+    """Return a function that writes a shard in which a sample has several labels."""
+
+    def write(folder: Path) -> Path:
+        shard(folder / "train-0.tar", ["0", "1"])
+        with tarfile.open(folder / "train-0.tar", "a") as archive:
+            for name, content in (("2.png", png(pixels(2))), *labels):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return folder
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,10 @@ def labels_of_shards(folder: Path) -> Path:
         (rows_of_json('{"path": "0.png", "label": "cat", "label": "dog"}'), "'label' twice"),
         (rows_of_json('{"path": "0.png", "label": "cat", "Label": "dog"}'), "'label' and 'Label'"),
         (columns, "'Label' and 'label'"),
-        (labels_of_shards, "'2.cls' has another label"),
+        (sample(("2.cls", b"0"), ("2.cls", b"1")), "'2.cls' has another label"),
+        (sample(("2.cls", b"0"), ("2.json", b'{"label": 1}')), "'2.json' has another label"),
+        (sample(("2.json", b'{"label": 1}'), ("2.cls", b"0")), "'2.cls' has another label"),
+        (sample(("2.json", b'{"label": 1, "label": 0}')), "'2.json' has the name 'label' twice"),
     ],
 )
 def test_of_two_values_none_is_chosen_silently(
@@ -227,6 +235,13 @@ def test_of_two_values_none_is_chosen_silently(
 ) -> None:
     with pytest.raises(DataError, match=told):
         read(write(tmp_path))
+
+
+def test_labels_of_a_sample_that_agree_are_one(tmp_path: Path) -> None:
+    for number, label in enumerate((b"0", b"0.0", b'"zero"', b"null", b"-1")):
+        write = sample(("2.cls", b"0"), ("2.json", b'{"label": %s}' % label))
+        (tmp_path / str(number)).mkdir()
+        assert read(write(tmp_path / str(number)))[:2] == (("0", "1"), [2, 1]), label
 
 
 def test_arrays_of_any_order_and_type_are_the_same_numbers(tmp_path: Path) -> None:
@@ -244,6 +259,7 @@ def test_arrays_of_any_order_and_type_are_the_same_numbers(tmp_path: Path) -> No
         ({"labels": np.array([2**64 - 1, 0, 1, 0], np.uint64)}, "largest label"),
         ({"labels": np.array([255, 0, 1, 0], np.uint8)}, "largest label"),
         ({"labels": np.array(["a", None] * 2, dtype=object)}, "Python objects"),
+        ({"labels": np.zeros((4, 0), int)}, "0 columns"),
         ({"images": np.zeros(4, [("pixels", np.uint8, (8, 8, 3))])}, "images must be"),
         ({"class_names": np.array([b"caf\xe9", b"caf\xe8", b"x"])}, "class 'x'"),
     ):

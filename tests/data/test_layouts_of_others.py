@@ -170,6 +170,13 @@ def test_parquet_files_are_named_as_shards_are(tmp_path: Path) -> None:
         assert len(open_source(str(tmp_path / name)).train) == len(LABELS)
 
 
+def test_no_table_is_left_out_for_its_capitals(tmp_path: Path) -> None:
+    table(tmp_path / "train-0.parquet", LABELS)
+    more = [png(pixels(number)) for number in range(4, 8)]
+    table(tmp_path / "train-1.PARQUET", LABELS, more)
+    assert len(open_source(str(tmp_path)).train) == 2 * len(LABELS)
+
+
 def test_tables_of_several_versions_are_refused(tmp_path: Path) -> None:
     for number, (names, told) in enumerate(
         (

@@ -74,7 +74,9 @@ class Source:
     def __post_init__(self) -> None:
         if len(self.class_names) < 2 and not self.partial:
             found = list(self.class_names)
-            numbered = self.unlabeled is not None and all(name.isdigit() for name in found)
+            numbered = self.unlabeled is not None and all(
+                name.lstrip("+").isdigit() for name in found
+            )
             more = "; -1 means unlabeled" if numbered else ""
             what = f"a classifier needs at least two classes, found {found}{more}"
             raise DataError(f"{self.name}: {what}")

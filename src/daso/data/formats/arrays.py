@@ -151,7 +151,7 @@ def refuse_one_image(
 def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
     """Convert labels to int64 (N,); *what* names them in errors."""
     array = np.asarray(values)
-    if array.ndim == 2 and array.shape[1] > 1:
+    if array.ndim == 2 and array.shape[1] != 1:
         raise DataError(
             f"{what} has {array.shape[1]} columns; each image must have one label: several labels "
             "per image and one-hot labels are not supported"

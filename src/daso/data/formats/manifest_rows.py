@@ -258,7 +258,7 @@ def _holds_rows(fields: Sequence[str], delimiter: str, count: int) -> bool:
     return any(len(line) >= count and any(map(FILE_ENDING.search, line)) for line in lines)
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of JSON, in which no column's name may stand twice: which value is meant?"""
     record = dict(pairs)
     if len(record) < len(pairs):
@@ -275,7 +275,7 @@ def _json_lines(file: Path) -> Records:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, object_pairs_hook=_object)
+            record = json.loads(line, object_pairs_hook=object_of)
         except DataError as error:
             yield number, str(error)
             continue

@@ -68,6 +68,7 @@ def _require_all(files: Sequence[Path], place: Path) -> None:
 def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     """Return a folder's parquet files by the first word of their names."""
     by_name: dict[str, list[Path]] = {}
-    for file in sorted(folder.glob("*.parquet")):
-        by_name.setdefault(re.split(r"[-_.]", file.stem)[0], []).append(file)
+    for file in sorted(folder.glob("*")):
+        if file.suffix.lower() == ".parquet":
+            by_name.setdefault(re.split(r"[-_.]", file.stem)[0], []).append(file)
     return by_name

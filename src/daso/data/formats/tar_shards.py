@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from daso.data.class_names import (
     INTEGER,
+    NUMBER,
     in_order,
     joined,
     listed,
@@ -27,6 +28,7 @@ from daso.data.class_names import (
     numbered_names,
     reading_notes,
 )
+from daso.data.formats.manifest_rows import object_of
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
@@ -203,7 +205,7 @@ def read_samples(
     with open_tar(shard) as archive:
         files = regular_members(archive, passed.add)
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
-            image, label, has_image, classes = b"", "", False, set[str]()
+            image, has_image, labels = b"", False, dict[str, str]()
             first, more, endings, place = "", [], set[str](), (0, 0)
             for member in members:
                 first = first or member.name
@@ -217,21 +219,21 @@ def read_samples(
                     image = read_member(archive, member) if contents else b""
                 elif PurePosixPath(member.name).suffix.lower() in SUFFIXES:
                     more.append(member.name)
-                elif ending == "cls":
-                    text = _text(read_member(archive, member), f"{shard}: {member.name[:200]!r}")
-                    if classes - {text.strip()}:
-                        what = f"{member.name[:200]!r} has another label than before"
-                        raise DataError(f"{shard}: {what}; give each image one")
-                    classes.add(label := text.strip())
-                elif ending == "json" and not label:
-                    label = _json_label(read_member(archive, member))
+                elif ending in ("cls", "json"):
+                    where = f"{shard}: {member.name[:200]!r}"
+                    text = _label(read_member(archive, member), ending, where)
+                    if any(_differ(text, other) for other in labels.values()):
+                        raise DataError(
+                            f"{where} has another label than before; give each image one"
+                        )
+                    labels[ending] = text or labels.get(ending, "")
             for name in more:
                 kind = f"image files with a point before their {PurePosixPath(name).suffix}"
                 (passed if has_image else refused).add(
                     "further images of a sample" if has_image else kind, name
                 )
             if has_image:
-                yield Sample(key, image, label, *place)
+                yield Sample(key, image, labels.get("cls") or labels.get("json", ""), *place)
             elif not more:
                 known = ", ".join(sorted(endings)[:5])
                 passed.add(f"samples without an image of a known ending (only {known})", first)
@@ -249,9 +251,20 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}", ending.lower()
 
 
-def _json_label(content: bytes) -> str:
+def _differ(one: str, other: str) -> bool:
+    """Whether two labels contradict each other; a number and a name may mean the same class."""
+    meant = {text for text in meant_labels([one, other]).values() if text}
+    return len(meant) > 1 and len({bool(NUMBER.fullmatch(text)) for text in meant}) == 1
+
+
+def _label(content: bytes, ending: str, where: str) -> str:
+    """Return the label in a .cls or .json; "" if a .json has none."""
+    if ending == "cls":
+        return _text(content, where).strip()
     try:
-        values = json.loads(content)
+        values = json.loads(content, object_pairs_hook=object_of)
+    except DataError as error:
+        raise DataError(f"{where} {error}; give each image one") from None
     except (ValueError, RecursionError):
         return ""
     label = values.get("label") if isinstance(values, dict) else None
