@@ -133,6 +133,14 @@ def test_tables_as_programs_write_them(
         ("train", ["1", "0", "1", "0"]),
         ("partition", ["0", "0", "1", "2"]),
         ("Set", ["1", "1", "2", "2"]),
+        ("where", ["Train Set", "Train Set", "Test Set", "Test Set"]),
+        ("where", ["train_val", "train_val", "test_2007", "test_2007"]),
+        ("where", ["data/train", "data/train", "data/test", "data/test"]),
+        ("where", ["trn", "learning", "tst", "held-out"]),
+        ("where", ["train-clean", "dev-clean", "test-clean", "unlabelled_data"]),
+        ("holdout", ["0", "0", "0", "1"]),
+        ("used_for_test", ["0", "0", "0", "1"]),
+        ("Test set", ["n", "n", "n", "y"]),
     ],
 )
 def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: list[str]) -> None:
@@ -158,6 +166,9 @@ def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: l
         ("set", "1111"),
         ("is_round", "0101"),
         ("set", "1719"),
+        ("invalid", "0101"),
+        ("test_result", "0101"),
+        ("value", "0101"),
     ],
 )
 def test_other_columns_of_numbers_are_no_splits(tmp_path: Path, column: str, values: str) -> None:
@@ -334,12 +345,12 @@ def test_all_kinds_that_are_passed_over_are_one_note(tmp_path: Path) -> None:
     assert note.endswith("; 7 further kinds of files")
 
 
-def test_captions_are_no_splits(tmp_path: Path) -> None:
-    labels = [
-        f"{label},a {name} image" for label, name in zip(ROWS, ("train", "test") * 2, strict=True)
-    ]
-    (tmp_path / "m.csv").write_text(table(tmp_path, labels, "path,label,caption"))
-    assert "not used: 'caption'" in read(tmp_path / "m.csv")[2]
+def test_captions_and_files_are_no_splits(tmp_path: Path) -> None:
+    for text in ("a {} image", "{}/0.png"):
+        parts = zip(ROWS, ("train", "test") * 2, strict=True)
+        labels = [f"{label},{text.format(part)}" for label, part in parts]
+        (tmp_path / "m.csv").write_text(table(tmp_path, labels, "path,label,caption"))
+        assert "not used: 'caption'" in read(tmp_path / "m.csv")[2]
 
 
 def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path: Path) -> None:

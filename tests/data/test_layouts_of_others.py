@@ -67,9 +67,16 @@ def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
         for name, part in zip(names, ("train", names[1][: 3 + (number == 0)]), strict=True):
             (tmp_path / str(number) / name).rename(tmp_path / str(number) / part)
         assert open_source(str(tmp_path / str(number))).class_names == ("cat", "dog")
+    for names in (("images_train", "images_val"), ("tr", "te"), ("trainset", "testset")):
+        write_classes(tmp_path / names[0], names)
+        assert "look like parts" in refused(tmp_path / names[0])
     write_classes(tmp_path / "years", ("2019", "2020"))
     (note,) = list_folder(tmp_path / "years").notes
     assert "'cat', 'dog'; the classes are the outer ones: '2019', '2020'" in note
+    for outer, inner in (("pets", ("cat", "dog")), ("wild", ("fox", "owl"))):
+        write_classes(tmp_path / "animals", (outer,), inner)
+    (note,) = list_folder(tmp_path / "animals").notes
+    assert "some of the folders 'cat', 'dog', 'fox', 'owl'; the classes are the outer" in note
     for number, (name, inner) in enumerate((("train_station", "day"), ("test_tube", "night"))):
         write_image(tmp_path / "things" / name / inner / "0.png", number)
     assert not list_folder(tmp_path / "things").notes

@@ -31,16 +31,21 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 """Folders of storages and archives with small copies or removed files, in small letters."""
-LIKE_PART = re.compile(
-    r"\W*((public|private)?[ _-]?(train|test|val|dev|eval|hold.?out|unlabel)[a-z]*[ _-]?\d*"
-    r"|tr|te|va|ts)\W*",
-    re.IGNORECASE,
-)
-"""Texts of a column of splits, few of which ``PART_NAMES`` knows."""
+LIKE_PART = {
+    "train": re.compile("train[a-z]*|trn?|labell?ed|learn(ing)?|fit|development"),
+    "validation": re.compile("val[a-z]*|va|dev[a-z]*"),
+    "test": re.compile("(public|private)?test[a-z]*|te|ts|tst|eval[a-z]*|h[eo]ldout"),
+    "unlabeled": re.compile("unlabel[a-z]*|unsup[a-z]*"),
+}
+"""Words, in small letters, for parts of data sets, few of which ``PART_NAMES`` knows."""
 SPLIT_COLUMNS = frozenset({"split", "set", "subset", "part", "partition", "phase", "usage"})
 """Names of columns, in small letters, that hold nothing but splits."""
-FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
-"""Beginning of the name of a column such as "is_valid"."""
+FLAG = re.compile(
+    r"(is[ _-]?|(in|for|used?)[ _-])*"
+    r"((?P<train>train(ing)?)|test(ing)?|val(id(ation)?)?|dev|eval(uation)?|h[eo]ld[ _-]?out)"
+    r"([ _-]?(set|data|split|subset|images?|samples?))?\W*"
+)
+"""Names of columns, in small letters, such as "is_valid", "test set" and "used_for_training"."""
 NO_VALUES = frozenset({"0", "0.0", "false", "f", "no", "n", "none", "nan", ""})
 FLAG_VALUES = NO_VALUES | {"1", "1.0", "true", "t", "yes", "y"}
 SPLIT_NUMBERS = frozenset({"0", "1", "2", "3", "0.0", "1.0", "2.0", "3.0"})
@@ -117,6 +122,17 @@ def part_called(name: str) -> str | None:
     return next((part for part, names in PART_NAMES.items() if name.strip().lower() in names), None)
 
 
+def part_meant(text: str) -> str | None:
+    """Return the part that a text reads like: "Test Set", "my_test"; None for files."""
+    blanks = len(text.split()) - 1
+    words = [] if "." in text or blanks > 1 else re.findall("[a-z]+", text.lower())
+    for word in (*words[:1], *words[-1:] * (not blanks), "".join(words)):
+        for part, like in LIKE_PART.items():
+            if like.fullmatch(word):
+                return part
+    return None
+
+
 def splits_by_part(
     names: Iterable[str], where: object, *, needs_train: bool = True
 ) -> tuple[dict[str, str], list[str]]:
@@ -141,8 +157,8 @@ def splits_by_part(
 def reads_like_split(name: str, values: Iterable[object]) -> bool:
     """Whether a column has the names of several parts among few different texts.
 
-    Or only texts such as PublicTest and Training, which are not all names of parts; or the name of
-    one part, where the column is called like a split.
+    Or only texts that read like several parts, such as PublicTest and Training; or the name of one
+    part, where the column is called like a split.
     """
     texts: set[str] = set()
     for value in values:
@@ -153,18 +169,17 @@ def reads_like_split(name: str, values: Iterable[object]) -> bool:
     parts = {part_called(text) for text in texts} - {None}
     if len(parts) > 1 or (parts and name.strip().lower() in SPLIT_COLUMNS):
         return True
-    named = [text for text in texts if text.strip()]
-    return len(named) > 1 and all(map(LIKE_PART.fullmatch, named))
+    meant = {part_meant(text) for text in texts if text.strip()}
+    return len(meant) > 1 and None not in meant
 
 
 def is_flag(name: str, values: Iterable[object]) -> bool:
     """Whether a column says by its name, and yes or no or numbers, which images to measure on."""
-    name, allowed = name.strip(), FLAG_VALUES
-    prefix = FLAG.match(name)
-    part = part_called(re.split(r"[\W_]", name[prefix.end() :])[0] if prefix else name)
-    if name.lower() in SPLIT_COLUMNS:
+    name, allowed = name.strip().lower(), FLAG_VALUES
+    flag = FLAG.fullmatch(name)
+    if name in SPLIT_COLUMNS:
         allowed = SPLIT_NUMBERS
-    elif part not in ("train", "validation", "test"):
+    elif flag is None:
         return False
     texts: set[str] = set()
     for value in values:
@@ -173,7 +188,7 @@ def is_flag(name: str, values: Iterable[object]) -> bool:
             return False
     if allowed is SPLIT_NUMBERS:
         return len(texts) > 1
-    return part != "train" or not texts.isdisjoint(NO_VALUES)
+    return flag is None or flag["train"] is None or not texts.isdisjoint(NO_VALUES)
 
 
 def unused_note(columns: Iterable[str], where: object) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,14 @@ from daso.data.formats.passed_over import PassedOver, is_broken_link
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import JOURNAL, Listing, is_hidden, part_called, splits_by_part
+from daso.data.listing import (
+    JOURNAL,
+    Listing,
+    is_hidden,
+    part_called,
+    part_meant,
+    splits_by_part,
+)
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -64,8 +70,7 @@ def _refuse_splits(folder: Path, names: Sequence[str]) -> None:
     """Refuse to take folders such as training_set and test_set, with the same classes, for two."""
     inside: dict[str, tuple[str, set[str]]] = {}
     for name in names:
-        part = part_called(re.split(r"[\W_\d]", name.strip())[0])
-        if part is not None:
+        if (part := part_meant(name)) is not None:
             inside.setdefault(part, (name, set(subfolders(folder / name))))
     if "train" not in inside:
         return
@@ -163,7 +168,7 @@ def _refuse_wrapped(labeled: Path, only: str) -> None:
 
 
 def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    """Note that all class folders hold the same folders, which may be the classes; refuse parts."""
+    """Note that all class folders hold folders, which may be the classes; refuse parts."""
     if labeled is None:
         return ()
     inside = [
@@ -179,10 +184,11 @@ def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> t
                 f"{Path(parts['train'], name)} and {Path(part, name)}, or the {part} images would "
                 "be trained on"
             )
-    first = inside[0] if len(inside) > 1 else set()
-    if () in first or len(first) < 2 or any(first != one for one in inside):
+    if len(inside) < 2 or any(() in one or len(one) < 2 for one in inside):
         return ()
-    which = f"each class folder holds the folders {listed([name for (name,) in sorted(first)])}"
+    some = "" if all(one == inside[0] for one in inside) else "some of "
+    names = listed([name for (name,) in sorted(set[tuple[str, ...]]().union(*inside))])
+    which = f"each class folder holds {some}the folders {names}"
     outer = listed(sorted(files))
     return (f"{labeled}: {which}; the classes are the outer ones: {outer}",)
 
