@@ -28,6 +28,7 @@ DOUBTFUL = frozenset(
     (
         "nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled",
         "unknown",  # daso predict --unsure
+        *("", "\\n", "undefined", "unannotated", "untagged", "not labeled", "no label", "no_label"),
         *("-", "?", "#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
     )
 )  # fmt: skip
@@ -161,15 +162,22 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield code, text and cure for class names that are easily confused or invisible."""
     for name in class_names:
         text = name.strip().casefold()
-        if is_missing(name) or text in DOUBTFUL or (text[:1] == "-" and INTEGER.fullmatch(text)):
+        if (
+            is_missing(name)
+            or text.strip("()<>[]{}") in DOUBTFUL
+            or (text[:1] == "-" and INTEGER.fullmatch(text))
+        ):
             cure = "if it means that the class is unknown, leave the label empty"
             yield "missing-name", f"the class name {name!r} reads like a missing label", cure
         elif FORMULA.match(name) and not NUMBER.fullmatch(text):
             cure = "rename it, or let spreadsheets import CSV files as text"
             yield "formula-name", f"the class name {name!a} reads like a formula", cure
-        parts = {part.strip() for part in re.split(r"[|;,]", name)}
-        several = len(parts) > 1 and parts <= set(class_names)
-        if several or (re.search(r"[|;]", name) and parts & set(class_names)):
+        parts = [
+            {part.strip("[](){}'\" ") for part in re.split(separator, name)} - {""}
+            for separator in (r"[|;,]", r"[+&/]", r"\s")
+        ]
+        several = any(len(names) > 1 and names <= set(class_names) for names in parts)
+        if several or (re.search(r"[|;]", name) and parts[0] & set(class_names)):
             text = f"the class name {name!r} joins names of other classes"
             yield "joined-names", text, "each image has one label: choose one, or leave it empty"
     for name in unseen_names(class_names):
