@@ -225,7 +225,7 @@ def test_without_a_readable_labeled_image_the_images_are_named(
             open_source(str(folder), cache=cache, skip_bad=True)
 
 
-def test_labeled_images_decide_size_and_color(
+def test_labeled_images_decide_the_size_and_all_parts_the_color(
     make_image_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_image_folder()
@@ -233,6 +233,9 @@ def test_labeled_images_decide_size_and_color(
     source = open_source(str(folder), cache=Cache(tmp_path))
     assert source.unlabeled is not None
     assert source.unlabeled.images.shape == (25, 3, 12, 12)
+    for number, path in enumerate(sorted((folder / "labeled").rglob("*.png"))):
+        Image.new("L", (12, 12), number).save(path)
+    assert_same(open_source(str(folder), cache=Cache(tmp_path)), open_source(str(folder), size=12))
     for number, path in enumerate(sorted((folder / "labeled").rglob("*.png"))):
         Image.new("L", (8, 9), number).save(path)
     with pytest.raises(DataError, match=r"is 12 x 12 pixels, expected 8 x 9; --size N"):

@@ -27,7 +27,7 @@ from daso.data.source import Source, parts_of, refuse_empty_classes
 from daso.errors import DataError, problems
 
 DECIDING = 200
-"""Unlabeled images that decide the shape of a cache where none is labeled."""
+"""Images of a part that decide, beside the labeled ones, about the shape of a cache."""
 
 
 def read_listing(listing: Listing, reading: Reading) -> Source:
@@ -161,8 +161,9 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 def _choose_layout(
     listing: Listing, reading: Reading, reasons: dict[str, Reasons]
 ) -> tuple[Layout | None, tuple[str, ...]]:
-    # With a cache only the labeled images decide, so that not all files need to be opened; those
-    # that were labeled in the page do not, or every round might decode all images anew.
+    # With a cache only the labeled images decide, and some of the others whether there are colors,
+    # so that not all files need to be opened; those that were labeled in the page do not, or every
+    # round might decode all images anew.
     if reading.size is not None and reading.cache is None:
         return square_layout(reading.size, listing.channels), ()
     headers: list[ImageHeader] = []
@@ -174,6 +175,8 @@ def _choose_layout(
     if not headers:
         return None, ()
     natural = choose_layout(headers)
+    if reading.cache is not None and natural.channels == 1 and _shows_colors(listing):
+        natural = dataclasses.replace(natural, channels=3)
     chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
         # Images of the square size stay unchanged; others are resized to it.
@@ -187,8 +190,18 @@ def _deciding(listing: Listing) -> EncodedImages:
     pools = listing.pools if listing.before is None else listing.before
     if len(pools["train"]) or "unlabeled" not in pools:
         return pools["train"]
-    pool = pools["unlabeled"]
+    return _some(pools["unlabeled"])
+
+
+def _some(pool: EncodedImages) -> EncodedImages:
     return pool.select(np.linspace(0, len(pool) - 1, DECIDING).astype(np.int64))
+
+
+def _shows_colors(listing: Listing) -> bool:
+    """Whether some images of a part that can be read one by one are not gray."""
+    pools = listing.pools if listing.before is None else listing.before
+    some = [_some(pool) for pool in pools.values() if pool.item is not None and len(pool)]
+    return not all(header.grey for pool in some for header in read_headers(pool)[0].values())
 
 
 def _decode_alike(
