@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from daso.data.formats.arrays import from_arrays
 from daso.errors import DataError
@@ -21,6 +22,13 @@ def test_shapes() -> None:
         assert source.train.images.shape == shape
         assert np.array_equal(source.train.images[:, 0], IMAGES[..., 0])
         assert source.class_names == ("0", "1")
+
+
+def test_pillow_images_show_what_they_show_in_files() -> None:
+    gray = [Image.fromarray(image[..., 0]) for image in IMAGES]
+    for images in (gray, [image.convert("P", colors=256) for image in gray]):
+        source = from_arrays(images, LABELS)
+        assert np.array_equal(source.train.images[:, 0], IMAGES[..., 0])
 
 
 def test_floats_from_0_to_1_become_the_bytes_they_came_from() -> None:

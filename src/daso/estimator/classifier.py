@@ -17,9 +17,9 @@ from torch import nn
 
 from daso.balance import balanced_by
 from daso.compose import Recipe
-from daso.data.formats.arrays import as_images
+from daso.data.formats.arrays import as_images, from_pillow
 from daso.errors import DataError, OptionError
-from daso.estimator.inputs import Scaling, build_source, from_pillow
+from daso.estimator.inputs import Scaling, build_source
 from daso.estimator.labels import as_column, read_labels, unlabeled_rows
 from daso.estimator.networks import describe, log_probabilities, rebuild
 from daso.estimator.training import configure, train, whole_number
@@ -236,7 +236,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _read(self, X: Any, *, reset: bool) -> Array:
         """Return images, uint8 (N, C, H, W), or features, float64 (N, D)."""
         fitted = None if reset else self.image_shape_
-        rows = from_pillow(X, None if fitted is None else fitted[0])
+        rows = from_pillow(X, "X", None if fitted is None else fitted[0])
         shape = rows.shape if hasattr(rows, "shape") else np.asarray(rows).shape
         if len(shape) in (3, 4):
             images = as_images(rows, "X")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from daso.data.draws import split_holdout
-from daso.data.images.decode import to_pixels
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import UNLABELED, Source
 from daso.errors import DataError, OptionError
@@ -36,36 +32,6 @@ class Scaling:
     def __call__(self, rows: Array) -> Array:
         """Return standardized features, float64 (N, D)."""
         return np.asarray((rows - self.mean) / self.scale)
-
-
-def from_pillow(values: Any, channels: int | None) -> Any:
-    """Return Pillow images as an array, uint8 (N, C, H, W), and everything else as it is.
-
-    Args:
-        channels: C; None: 1 if all images are gray, else 3.
-
-    Raises:
-        DataError: their sizes differ, or there are names of files instead.
-    """
-    is_column = (
-        getattr(getattr(values, "dtype", None), "kind", "") in ("O", "U") and values.ndim == 1
-    )
-    rows: Sequence[Any] = list(values) if is_column or isinstance(values, list | tuple) else []
-    if rows and isinstance(rows[0], str | PathLike):
-        raise DataError(
-            f"X holds names of files, such as {str(rows[0])!r}; open and resize them: "
-            "[Image.open(name).resize((32, 32)) for name in X]"
-        )
-    if not rows or not all(isinstance(row, Image.Image) for row in rows):
-        return values
-    images = [to_pixels(row, channels=channels) for row in rows]
-    if any(len(image) != len(images[0]) for image in images):
-        images = [to_pixels(row, channels=3) for row in rows]
-    for number, image in enumerate(images):
-        if image.shape != images[0].shape:
-            one, first = ("{2} x {1}".format(*other.shape) for other in (image, images[0]))
-            raise DataError(f"X: image {number} is {one} pixels, image 0 {first}; resize them")
-    return np.stack(images)
 
 
 def build_source(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from daso.data.class_names import counted_from_zero, numbered_names
+from daso.data.images.decode import to_pixels
 from daso.data.images.decoded import DecodedImages, unlabeled_images
 from daso.data.source import UNLABELED, Source, check_labels, refuse_empty_classes
 from daso.errors import DataError
@@ -98,9 +102,39 @@ def from_arrays(
     )
 
 
+def from_pillow(values: Any, what: str, channels: int | None = None) -> Any:
+    """Return Pillow images as an array, uint8 (N, C, H, W), and everything else as it is.
+
+    Args:
+        what: their name in errors.
+        channels: C; None: 1 if all images are gray, else 3.
+
+    Raises:
+        DataError: their sizes differ, or there are names of files instead.
+    """
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    is_list = isinstance(values, list | tuple) or (kind in ("O", "U") and values.ndim == 1)
+    rows: Sequence[Any] = list(values) if is_list else []
+    if rows and isinstance(rows[0], str | PathLike):
+        raise DataError(
+            f"{what} holds names of files, such as {str(rows[0])!r}; open and resize them: "
+            "[Image.open(name).resize((32, 32)) for name in names]"
+        )
+    if not rows or not all(isinstance(row, Image.Image) for row in rows):
+        return values
+    images = [to_pixels(row, channels=channels) for row in rows]
+    if any(len(image) != len(images[0]) for image in images):
+        images = [to_pixels(row, channels=3) for row in rows]
+    for number, image in enumerate(images):
+        if image.shape != images[0].shape:
+            one, first = ("{2} x {1}".format(*other.shape) for other in (image, images[0]))
+            raise DataError(f"{what}: image {number} is {one} pixels, image 0 {first}; resize them")
+    return np.stack(images)
+
+
 def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     """Convert images to uint8 (N, C, H, W); *what* names them in errors."""
-    array = np.asarray(values)
+    array = np.asarray(from_pillow(values, what))
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4:
