@@ -158,10 +158,11 @@ def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: l
     parquet = pytest.importorskip("pyarrow.parquet")
     images = pa.array([{"bytes": png(pixels(n)), "path": None} for n in range(4)])
     (tmp_path / "set").mkdir()
-    rows = pa.table({"image": images, "label": ROWS, column: values})
-    parquet.write_table(rows, tmp_path / "set" / "train.parquet")
-    with pytest.raises(DataError, match=f"'{column}' reads like a split"):
-        read(tmp_path / "set")
+    for kind in (pa.string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())):
+        rows = pa.table({"image": images, "label": ROWS, column: pa.array(values).cast(kind)})
+        parquet.write_table(rows, tmp_path / "set" / "train.parquet")
+        with pytest.raises(DataError, match=f"'{column}' reads like a split"):
+            read(tmp_path / "set")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,18 @@ def test_what_was_read_as_a_missing_label_is_counted(folder: Path) -> None:
     notes = list_manifest(write(folder / "m.csv", rows)).notes
     assert any("2 are 'nan'" in note for note in notes)
     rows[2]["label"] = rows[3]["label"] = ""
-    assert len(list_manifest(write(folder / "m.csv", rows)).notes) == 1
+    notes = list_manifest(write(folder / "m.csv", rows)).notes
+    assert not any("nan" in note for note in notes)
+
+
+def test_images_beside_listed_ones_are_counted(folder: Path) -> None:
+    rows = [{"path": "a.png", "label": "cat"}, {"path": "d.png", "label": "dog"}]
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "0.png").write_bytes((folder / "e.png").read_bytes())
+    (folder / "again.png").symlink_to("a.png")
+    (note,) = list_manifest(write(folder / "m.csv", rows)).notes[1:]
+    others = sorted(set(folder.glob("*.png")) - {folder / f"{n}.png" for n in ("a", "d", "again")})
+    assert f"not read: {len(others)} unlisted images, such as {str(others[0])!r}" in note
 
 
 def test_json_lines_may_leave_the_label_out(folder: Path) -> None:

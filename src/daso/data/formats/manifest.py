@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daso.data.class_names import in_order, joined, meant_labels, number_labels, reading_notes
+from daso.data.formats.image_walk import is_image
 from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
+from daso.data.formats.passed_over import PassedOver
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called, unknown_part, unused_note
 from daso.data.places import is_address
@@ -53,7 +56,8 @@ def list_manifest(
         raise DataError(f"{folder}: no such folder; it must hold the images of {file}")
     bad: Bad = []
     rows, columns, unused = read_rows(file, bad)
-    entries = _without_repeats(_entries(rows, folder, bad), bad)
+    listed = _entries(rows, folder, bad)
+    entries = _without_repeats(listed, bad)
     own = (entry.label for entry in entries if entry.part == "train")
     class_names = tuple(in_order(joined(own, classes)))
     entries = _of_known_classes(entries, class_names, bad)
@@ -78,10 +82,24 @@ def list_manifest(
     notes = (
         f"{file}: {taken}",
         *unused_note(unused, file),
+        *_unlisted(listed).notes(str(file)),
         *reading_notes((row.label for row in rows), str(file)),
     )
     partial = classes is not None
     return Listing(file.stem, str(file), class_names, pools, skipped, notes, partial=partial)
+
+
+def _unlisted(entries: Sequence[_Entry]) -> PassedOver:
+    """Count the images that lie beside listed ones, and are not listed."""
+    listed = {entry.real for entry in entries}
+    passed = PassedOver()
+    for place in sorted(set(map(os.path.dirname, listed))):
+        with contextlib.suppress(OSError), os.scandir(place) as found:
+            others = (one for one in found if is_image(one) and one.path not in listed)
+            for path in sorted(one.path for one in others):
+                if os.path.realpath(path) not in listed:
+                    passed.add("unlisted images", path)
+    return passed
 
 
 @dataclass(frozen=True)

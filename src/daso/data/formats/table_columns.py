@@ -28,15 +28,22 @@ def split_columns(table: Table, names: Sequence[str]) -> list[str]:
             continue
         kind = table.schema.field(name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        is_split = False
-        if types.is_string(kind) or types.is_large_string(kind):
-            with closing(table.column(name)) as columns:  # a text too many ends the reading
+        texts = (
+            *(types.is_string, types.is_large_string, types.is_string_view),
+            *(types.is_binary, types.is_large_binary, types.is_binary_view),
+        )
+        tests = [reads_like_split] if any(is_text(kind) for is_text in texts) else []
+        for reads in (*tests, is_flag):
+            with closing(table.column(name)) as columns:  # a value too many ends the reading
                 values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
-                is_split = reads_like_split(name, values)
-        with closing(table.column(name)) as columns:
-            values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
-            found += [name] if is_split or is_flag(name, values) else []
+                if reads(name, map(_as_text, values)):
+                    found.append(name)
+                    break
     return found
+
+
+def _as_text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
