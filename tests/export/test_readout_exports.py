@@ -66,7 +66,7 @@ def test_all_formats_answer_as_the_run(
     images = source.test.images[:20, 0] if kind == "vectors" else source.test.images[:20]
     for format_ in ("torch", "onnx", "safetensors"):
         # As in a new process: what is computed once must not be computed while tracing.
-        patches._resizing.cache_clear()
+        patches.resizing_matrix.cache_clear()
         patches._pooling.cache_clear()
         exported = export_run(run, format_, images=images, warn=silent)
         assert exported.check.difference < 1e-4
