@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from prediction import Capture, predict
 
 from daso.cli import main
 from daso.cli.prediction import classify as predict_verb
+from daso.cli.prediction.output import Journal
 from daso.files import read_json, save_json
 
 
@@ -143,3 +145,15 @@ def test_what_could_not_be_read_is_tried_again(
     differ = [a for a, b in zip(lines, expected, strict=True) if a != b]
     assert len(differ) == 1
     assert differ[0].startswith(str(broken[2]))
+
+
+@pytest.mark.parametrize("text", [b"2", b"{}", b"null", b"[1, 2]"])
+def test_a_line_that_is_no_row_is_as_one_that_was_cut_off(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "out.csv.partial"
+    Journal(path, {}, resume=False)._file.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"%08x %s\n" % (zlib.crc32(text), text))
+    journal = Journal(path, {}, resume=True)
+    assert journal.skip(iter(())) == {}
+    assert journal.count == 0
+    assert path.read_bytes() == whole

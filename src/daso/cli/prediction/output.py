@@ -273,5 +273,7 @@ def _values(line: bytes) -> Cells:
     checksum, _, text = line.partition(b" ")
     if not text.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
         raise ValueError("damaged")
-    values: Cells = json.loads(text)
+    values = json.loads(text)
+    if not isinstance(values, list):
+        raise ValueError("no row")
     return values
