@@ -39,8 +39,9 @@ from daso.report.results import append_row, has_row
 LABELED = 20
 """Labeled images of each class."""
 MOST_PREDICTED = 100_000
-STEPS, FEWER_STEPS, BATCH = 60, 20, 16
-"""Steps of a training, and of one on images of more than 128 pixels."""
+STEPS, FEWER_STEPS, FEWEST_STEPS, BATCH = 60, 20, 4, 16
+"""Steps of a training, of one on images of more than 128 pixels, and of one on more than 256, which
+computes activations again (``--recompute``)."""
 CELLS = 4
 """Cells on a side of the pattern that the images of a class share."""
 CHUNK = 1_000
@@ -180,8 +181,10 @@ def measure(point: Point, options: Growth) -> dict[str, str]:
     train, more = write_images(point, options.out)
     trained, fitted = options.out / "trained", options.out / "fitted"
     common = ["--holdout", 0, "--device", "cpu", "--precision", "float32"]
-    steps = STEPS if point.side <= 128 else FEWER_STEPS
+    large = point.side > 256
+    steps = FEWEST_STEPS if large else STEPS if point.side <= 128 else FEWER_STEPS
     words = ["--method", "fixmatch+daso", "--network", "small", "--steps", steps, "--batch", BATCH]
+    words += ["--recompute"] * large
     _, step_peak = run(options.threads, "train", train, *words, *common, "--out", trained)
     rows = [row for row in read_rows(trained / "metrics.jsonl") if row["event"] == "train"]
     step = 1 / max(row["steps_per_second"] for row in rows)
