@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from daso.files import CHECKSUM, Row, read_rows, to_line
+from daso.train.loop import never
+from daso.train.prepare import Prepared
+from daso.train.run import train_run
 
 TIMES = ("seconds", "steps_per_second")
 
@@ -40,3 +44,10 @@ def rewind(folder: Path) -> None:
     newest.with_suffix(".safetensors").unlink()
     newest.unlink()
     (folder / "summary.json").unlink()
+
+
+def train(prepared: Prepared, folder: Path, calls: int | None = None) -> Path:
+    """Train a run; stop at the given call of its function *stop*, of which the first is after step 0."""
+    counted = itertools.count()
+    list(train_run(prepared, folder, never if calls is None else lambda: next(counted) >= calls))
+    return folder

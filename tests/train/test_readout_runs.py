@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import random
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
-from run_files import comparable
+from run_files import comparable, train
 from safetensors.torch import load_file
 
 from daso.cli import main
@@ -21,22 +18,17 @@ from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.errors import DivergedError, OptionError, RunError
-from daso.evaluate.predict import predict_logits, represent_in_batches
+from daso.evaluate.predict import predict_logits
 from daso.files import read_json, read_rows
 from daso.methods.method import Batch, Step
-from daso.nets.encoders.patches import PatchEncoder
-from daso.nets.network import Network
 from daso.nets.readout import NAME
-from daso.readout.joining import OVERFIT_SCALE
 from daso.train import readout
 from daso.train.evaluation import evaluate_network
 from daso.train.folder.checkpoint import load_checkpoint
-from daso.train.loop import never
 from daso.train.model import load_model
-from daso.train.prepare import Prepared, prepare
+from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
 from daso.train.step.state import Training
-from daso.train.view_options import ViewOptions
 from tests.conftest import MakeConfig, MakeFolder
 
 CPU = torch.device("cpu")
@@ -49,13 +41,6 @@ CREST = {"generations": 2, "threshold": 0.2}
 
 def silent(_: str) -> None:
     pass
-
-
-def train(prepared: Prepared, folder: Path, calls: int | None = None) -> Path:
-    """Train a run; stop at the given call of its function *stop*, of which the first is after step 0."""
-    counted = itertools.count()
-    list(train_run(prepared, folder, never if calls is None else lambda: next(counted) >= calls))
-    return folder
 
 
 def last_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -147,22 +132,6 @@ def test_features_that_overflow_are_a_divergence(
     monkeypatch.setattr(readout, "fit_mixture", singular)
     with pytest.raises(RunError, match=r"readout .* before the first step"):
         list(train_run(prepare(config, digits), tmp_path / "start"))
-
-
-@pytest.mark.parametrize(
-    ("mirror", "flip", "mirrorings"),
-    [("both", None, 3), ("none", True, 0), ("horizontal", None, 1), ("auto", False, 0)],
-)
-def test_images_are_mirrored_as_told(
-    mirror: str, flip: bool | None, mirrorings: int, tiny_config: MakeConfig, digits: Source
-) -> None:
-    views = ViewOptions(flip=flip)
-    options = {"mirror": mirror, "dimensions": 16}
-    config = tiny_config("supervised+mixture", method_options=options, **BRIEF)
-    prepared = prepare(dataclasses.replace(config, augmentation=views), digits)
-    assert prepared.readout is not None
-    row = prepared.readout.start(prepared.training.average.network)
-    assert row["mirrorings"] == mirrorings
 
 
 def test_stopped_before_the_first_step_a_run_is_already_of_use(
@@ -273,44 +242,6 @@ def test_color_images_and_no_unlabeled_ones(
         load_model(folder, CPU, pytest.fail)
 
 
-def test_a_weight_that_is_given_is_used(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path
-) -> None:
-    options = {"mixture_weight": 0.7, "dimensions": 20}
-    prepared = prepare(
-        tiny_config("supervised+mixture", method_options=options, **(BRIEF | {"steps": 0})), digits
-    )
-    folder = train(prepared, tmp_path / "run")
-    (row,) = read_rows(folder / "metrics.jsonl")
-    assert row["readout"]["unlabeled_weight"] == 0.7
-    readout = prepared.training.average.network.readout
-    assert readout is not None
-    weight, temperature = readout.chosen.tolist()
-    assert (weight, temperature) == pytest.approx((0.7, row["readout"]["temperature"]))
-    assert readout.weight.shape == (20, 10)
-    assert read_json(folder / "config.json")["method_options"]["mixture_weight"] == 0.7
-    assert read_json(folder / "summary.json")["deployed_step"] == 0
-
-    with pytest.raises(OptionError, match="readout"):
-        prepare(tiny_config("supervised", steps=0), digits)
-
-
-def test_patches_of_many_images_keep_more_components(
-    tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kept(**options: Any) -> int:
-        config = tiny_config("supervised+mixture", method_options=options)
-        fitter = prepare(config, digits).readout
-        assert fitter is not None
-        return fitter.dimensions
-
-    assert kept() == 128
-    monkeypatch.setattr(readout, "ENOUGH_IMAGES", 100)
-    assert kept() == 256
-    assert kept(join_patches=False) == 128
-    assert kept(dimensions=20) == 20
-
-
 def test_a_checkpoint_of_an_earlier_readout_is_refused(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
@@ -322,54 +253,6 @@ def test_a_checkpoint_of_an_earlier_readout_is_refused(
     older = dataclasses.replace(checkpoint, tensors=tensors)
     with pytest.raises(RunError, match="earlier version; train the run again"):
         prepare(config, digits).at(older)
-
-
-def test_patches_of_an_image_are_encoded_once_after_the_first_fit(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-    encode = PatchEncoder.forward
-
-    def spy(self: PatchEncoder, images: torch.Tensor) -> torch.Tensor:
-        seen.append(len(images))
-        return encode(self, images)
-
-    monkeypatch.setattr(PatchEncoder, "forward", spy)
-    prepared = prepare(tiny_config("supervised+la+mixture", **BRIEF), digits)
-    data, run = prepared.data, train_run(prepared, tmp_path / "run")
-    next(run)
-    assert data.test is not None
-    assert data.unlabeled is not None
-    seen.clear()
-    list(run)  # two evaluations and the beliefs
-    assert not seen
-    network = prepared.training.average.network
-    for pool, index in ((data.test, None), (data.unlabeled, torch.tensor([5, 0, 3]))):
-        found, expected = (
-            torch.cat(list(represent(network, pool.images, index=index)))
-            for represent in (prepared.training.represent, represent_in_batches)
-        )
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(readout, "MOST_KNOWN", 1)
-    list(prepared.training.represent(network, data.test.images))
-    assert sum(seen) > 2 * len(data.test), "too many to keep"
-
-
-def test_a_trained_network_weighs_less_than_the_patches(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path
-) -> None:
-    """Its features fit the labels too well; how much less, an option says."""
-    shares = []
-    for scale in (None, OVERFIT_SCALE, 1.0):
-        options = {"network_scale": scale, "dimensions": 20}
-        config = tiny_config("supervised+mixture", method_options=options, **TWICE)
-        prepared = prepare(config, digits)
-        train(prepared, tmp_path / str(scale))
-        readout = prepared.training.average.network.readout
-        assert readout is not None
-        norms = {name: float(block.share.norm()) for name, block in readout.blocks.items()}
-        shares.append(norms["network"] / norms["patches"])
-    assert shares[0] == shares[1] < 0.6 * shares[2]
 
 
 def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
@@ -423,37 +306,3 @@ def test_names_with_two_readouts_are_refused(tiny_config: MakeConfig, digits: So
     for options in ({"mixture_weight": -0.1}, {"dimensions": 1}, {"shrinkage": 0.0}):
         with pytest.raises(OptionError, match=next(iter(options))):
             prepare(tiny_config("supervised+mixture", method_options=options), digits)
-
-
-def test_the_features_of_an_untrained_network_are_not_computed(
-    monkeypatch: pytest.MonkeyPatch, tiny_config: MakeConfig, digits: Source, tmp_path: Path
-) -> None:
-    def refuse(*_: Any) -> NoReturn:
-        raise AssertionError("the first readout reads patches only")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Network, "forward", refuse)
-        prepared = prepare(tiny_config("supervised+mixture", **BRIEF), digits)
-        folder = train(prepared, tmp_path / "run", 0)
-    model = load_model(folder, CPU, pytest.fail)
-    assert digits.test is not None
-    images = torch.from_numpy(np.asarray(digits.test.images[:8]))
-    used = prepared.training.represent(prepared.training.average.network, images)
-    torch.testing.assert_close(torch.cat(list(used)), model.network.represent(images))
-
-
-def test_a_first_model_needs_no_compiler() -> None:
-    code = (
-        "import sys, torch; before = set(sys.modules)\n"
-        "from daso.nets.network import Network, build_encoder\n"
-        "from daso.readout.logistic import fit_logistic\n"
-        "from daso.train.options import TrainOptions\n"
-        "from daso.train.step.optimizer import make_optimizer\n"
-        "network = Network(build_encoder('small', 1, 8), {'class': 2}, [0.5], [0.5])\n"
-        "for name in ('sgd', 'adamw'):\n"
-        "    options = TrainOptions(optimizer=name)\n"
-        "    assert make_optimizer(network, options, 0.1).param_groups\n"
-        "fit_logistic(torch.eye(2), torch.eye(2), torch.ones(2))\n"
-        "sys.exit('torch._dynamo' in set(sys.modules) - before)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
