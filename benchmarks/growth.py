@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import http.cookiejar
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,7 +180,9 @@ def label(threads: int, train: Path, out: Path) -> tuple[float, float]:
 
 
 def measure(point: Point, options: Growth) -> dict[str, str]:
-    train, more = write_images(point, options.out)
+    # In a process of its own: the peak of a command is at least that of the one that starts it.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        train, more = pool.submit(write_images, point, options.out).result()
     trained, fitted = options.out / "trained", options.out / "fitted"
     common = ["--holdout", 0, "--device", "cpu", "--precision", "float32"]
     large = point.side > 256
