@@ -180,14 +180,16 @@ def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[st
     for label, measured in rounds.items():
         seconds = [parts["step"] for parts in measured]
         variant = chosen.get(label, Variant())
-        rate = flops.get(variant.weak_pass, 0) / statistics.median(seconds) / 1e9
+        operations = flops.get(variant.weak_pass, 0)
         names = [name for name in PARTS if name in measured[0]]
         result[label] = {
             "seconds": seconds,
             "times_conventional": ratio(base, seconds),
             "parts": {name: statistics.median(parts[name] for parts in measured) for name in names},
-            "gflops": rate or None,
-            "share_of_limit": rate / limits[variant.precision] or None,
+            "gflops": operations / statistics.median(seconds) / 1e9 or None,
+            "shares_of_limit": [
+                operations / one / 1e9 / limits[variant.precision] for one in seconds
+            ],
         }
     setting = case.setting
     size = f"{setting.channels} x {setting.side} x {setting.side}"
@@ -200,7 +202,10 @@ def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[st
     print(f"{'':48} {'s':>8} {'steps/s':>8}   {'times conventional':19} {'GFLOP/s':>8} of limit")
     for label, numbers in result.items():
         second = statistics.median(numbers["seconds"])
-        rate_text, share = f"{numbers['gflops'] or 0:,.1f}", f"{numbers['share_of_limit'] or 0:.0%}"
+        rate_text, share = (
+            f"{numbers['gflops'] or 0:,.1f}",
+            f"{statistics.median(numbers['shares_of_limit']):.0%}",
+        )
         times = show(numbers["times_conventional"])
         print(f"{label:48} {second:8.4f} {1 / second:8.2f}   {times:19} {rate_text:>8} {share}")
     for label, reason in missing.items():
@@ -370,6 +375,8 @@ def measured_rows(
                     spread = side["times_conventional"]
                     measured = f"{STEP}, memory kept, {numbers['workers']} worker(s)"
                     yield measured, spread, {**about, **columns(label)}
+                    shares = spread_of(side["shares_of_limit"])
+                    yield "step, share of the limit", shares, {**about, **columns(label)}
     for classes, numbers in result.get("own_work", {}).items():
         about = {**daso, "classes": classes}
         yield "DASO's own work, times conventional", numbers["times_conventional"], about
