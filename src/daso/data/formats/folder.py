@@ -22,14 +22,8 @@ from daso.data.formats.passed_over import PassedOver, is_broken_link
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import (
-    JOURNAL,
-    Listing,
-    is_hidden,
-    part_called,
-    part_meant,
-    splits_by_part,
-)
+from daso.data.listing import JOURNAL, Listing, is_hidden
+from daso.data.part_names import part_called, part_meant, splits_by_part
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 

@@ -12,7 +12,8 @@ from typing import Any
 from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.images.encoded import origin_of
-from daso.data.listing import Listing, splits_by_part
+from daso.data.listing import Listing
+from daso.data.part_names import splits_by_part
 from daso.data.places import HUB
 from daso.errors import DataError, first_line, import_extra
 

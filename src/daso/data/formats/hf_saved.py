@@ -9,7 +9,8 @@ from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_arrow
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called, splits_by_part, unknown_part
+from daso.data.listing import Listing
+from daso.data.part_names import part_called, splits_by_part, unknown_part
 from daso.errors import DataError
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"

@@ -16,7 +16,8 @@ from daso.data.formats.image_walk import is_image
 from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import Listing, part_called, unknown_part, unused_note
+from daso.data.listing import Listing, unused_note
+from daso.data.part_names import part_called, unknown_part
 from daso.data.places import is_address
 from daso.data.source import PARTS
 from daso.errors import DataError, nearest, problems

@@ -14,7 +14,7 @@ from typing import Any
 
 from daso.data.formats.arrow import Table, import_pyarrow, open_parquet
 from daso.data.formats.table_columns import split_columns
-from daso.data.listing import is_flag, reads_like_split
+from daso.data.part_names import is_flag, reads_like_split
 from daso.errors import DataError, in_line
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})

@@ -10,7 +10,8 @@ from pathlib import Path
 from daso.data.class_names import listed
 from daso.data.formats.arrow import import_pyarrow, open_parquet
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called, splits_by_part
+from daso.data.listing import Listing
+from daso.data.part_names import part_called, splits_by_part
 from daso.errors import DataError
 
 NUMBER = re.compile(r"-(\d{1,9})-of-(\d{1,9})(?:-[0-9a-f]+)?$")

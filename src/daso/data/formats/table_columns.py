@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.data.formats.arrow import Table
-from daso.data.listing import is_flag, reads_like_split
+from daso.data.part_names import is_flag, reads_like_split
 from daso.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image")

@@ -32,7 +32,8 @@ from daso.data.formats.manifest_rows import object_of
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
-from daso.data.listing import JOURNAL, Listing, part_called
+from daso.data.listing import JOURNAL, Listing
+from daso.data.part_names import part_called
 from daso.data.places import is_address
 from daso.data.source import UNLABELED
 from daso.data.tar_files import import_fsspec, open_file, open_tar, read_member, regular_members

@@ -19,7 +19,8 @@ from daso.data.images.decode import SUFFIXES
 from daso.data.journal.entries import DECISIONS, Action, Entry, Journal, place_of
 from daso.data.labeling.opened import LabelingData
 from daso.data.labeling.placing import place, put_back, same_content
-from daso.data.listing import is_hidden, part_called
+from daso.data.listing import is_hidden
+from daso.data.part_names import part_called
 from daso.errors import DataError, OptionError, RunError, same_name
 from daso.files import printable, read_json, save_sealed
 
