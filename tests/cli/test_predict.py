@@ -21,6 +21,7 @@ from daso.cli import main
 from daso.cli.prediction.classify import _print_estimate
 from daso.cli.prediction.inputs import Input
 from daso.cli.prediction.stream import predict_inputs
+from daso.data import Source
 from daso.export import load
 from daso.files import read_json, save_json
 from daso.train.config import RunConfig
@@ -148,12 +149,28 @@ def test_priors(finished_run: Path, images: Path, tmp_path: Path, capsys: Captur
 
     np.testing.assert_allclose(with_prior("--prior", "labeled"), plain, atol=2e-6)
     np.testing.assert_allclose(with_prior("--prior", "uniform"), expected(np.ones(10)), atol=2e-5)
-    np.testing.assert_array_equal(with_prior("--logit-adjusted"), with_prior("--prior", "uniform"))
     shares = np.arange(10.0)
     save_json(tmp_path / "prior.json", dict(zip(NAMES[::-1], shares[::-1].tolist(), strict=True)))
     np.testing.assert_allclose(
         with_prior("--prior", tmp_path / "prior.json"), expected(shares), atol=2e-5
     )
+
+
+def test_logit_adjusted_answers_are_those_that_the_run_counted(
+    finished_run: Path, digits: Source
+) -> None:
+    calibration = read_json(finished_run / "calibration.json")
+    save_json(finished_run / "calibration.json", calibration | {"temperature": 4.0})
+    assert digits.test is not None
+    model, truth = load(finished_run), digits.test.labels
+    counted = read_json(finished_run / "summary.json")["last"]["logit_adjusted"]["accuracy"]
+    right: dict[str, float] = {}
+    for prior in ("logit-adjusted", "uniform"):
+        right[prior] = float(
+            (model.predict(digits.test.images, prior=prior).labels == truth).mean()
+        )
+    assert right["logit-adjusted"] == pytest.approx(counted)
+    assert right["uniform"] != right["logit-adjusted"]
 
 
 def test_an_estimate_from_few_images_is_called_uncertain(capsys: Capture) -> None:
@@ -269,6 +286,7 @@ REFUSED = [
     ("{images} --prior {tmp}/strange.json", "'dog'"),
     ("{images} --prior {tmp}/negative.json", "at least 0"),
     ("{images} --prior labeled --logit-adjusted", "--logit-adjusted"),
+    ("{images} --prior {tmp}/list.json", "an object such as"),
     ("{images} --top 11", "10 classes"),
     ("{images} --unsure 1.5", "--unsure"),
     ("{images} --resume", "--out"),
@@ -286,6 +304,7 @@ REFUSED = [
 def test_what_is_refused(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
     save_json(tmp_path / "short.json", {"0": 1})
     save_json(tmp_path / "strange.json", {"dog": 1})
+    save_json(tmp_path / "list.json", [0.1] * 10)
     save_json(tmp_path / "negative.json", dict.fromkeys(NAMES, -1))
     (tmp_path / "nopath.csv").write_text("label\n1\n")
     np.savez(tmp_path / "many.npz", a=np.zeros(3), b=np.zeros(3))

@@ -104,9 +104,10 @@ class Classifier:
                 from 0 to 1; a file name, the bytes of a file, a Pillow image, or an iterable of
                 these and of arrays (H, W) or (H, W, C). Images of another size are cropped to the
                 central square and resized, as in training. For a model of vectors: floats (N, D).
-            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"``
-                from them (see ``ModelFacts.estimate_distribution``), shares by class name, or K of
-                them. None: the model's own, that of the labeled images unless its method balanced
+            prior: class distribution of these images: ``"uniform"``, ``"labeled"``,
+                ``"logit-adjusted"`` (see ``ModelFacts.logit_adjusted``), ``"estimated"`` from them
+                (see ``ModelFacts.estimate_distribution``), shares by class name, or K of them.
+                None: the model's own, that of the labeled images unless its method balanced
                 the classes.
 
         Raises:

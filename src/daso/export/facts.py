@@ -74,21 +74,36 @@ class ModelFacts:
         counts = np.array(self.labeled_counts, dtype=np.float64)
         return np.asarray(counts / counts.sum())
 
+    @property
+    def logit_adjusted(self) -> Array:
+        """Distribution for which the classes are those of post-hoc logit adjustment, float64 (K,).
+
+        With p_k in proportion to exp(z_k / T), Menon et al., ICLR 2021, equation 9, takes the class
+        with the largest z_k - log prior_k, hence of p_k / prior_k^(1/T): with T = 1, ``uniform``.
+        """
+        logs = (1 - 1 / self.temperature) * np.log(self.prior)
+        shares = np.exp(logs - logs.max())
+        return np.asarray(shares / shares.sum())
+
     def read_prior(self, prior: str | Mapping[str, float] | Sequence[float] | Array) -> Array:
         """Return a class distribution as float64 (K,).
 
         Args:
-            prior: ``"uniform"``, ``"labeled"``, shares (or counts) by class name, or K of them in
-                class order.
+            prior: ``"uniform"``, ``"labeled"``, ``"logit-adjusted"``, shares (or counts) by class
+                name, or K of them in class order.
 
         Raises:
             OptionError: a class is missing or unknown, a share is negative, or none is positive.
         """
         if isinstance(prior, str):
-            named = {"uniform": self.uniform, "labeled": self.labeled}
+            named = {
+                "uniform": self.uniform,
+                "labeled": self.labeled,
+                "logit-adjusted": self.logit_adjusted,
+            }
             if prior not in named:
                 raise OptionError(
-                    f"unknown prior {prior!r}; choose from uniform, labeled, "
+                    f"unknown prior {prior!r}; choose from {', '.join(named)}, "
                     f"estimated.{nearest(prior, named)}"
                 )
             return named[prior]

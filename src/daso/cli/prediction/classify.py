@@ -116,10 +116,10 @@ def classify(command: PredictCommand) -> int:
     if command.unsure and UNKNOWN in names:
         raise OptionError(f"--unsure cannot be used: a class of the model is named {UNKNOWN!r}")
     table = Table(names, command.top, command.probabilities, command.unsure)
-    prior = "uniform" if command.logit_adjusted else command.prior
+    prior = "logit-adjusted" if command.logit_adjusted else command.prior
     estimates = prior == "estimated"
     target = None if prior is None or estimates else _read_prior(prior, facts)
-    if prior == "uniform" and facts.balanced_by:
+    if prior in ("uniform", "logit-adjusted") and facts.balanced_by:
         tell(
             f"note: {facts.method} has balanced its classifier already "
             f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to correct"
@@ -161,10 +161,10 @@ def _shifted(probs: Array, facts: ModelFacts, target: Array) -> Array:
 def _read_prior(prior: str, facts: ModelFacts) -> Array:
     path = Path(prior)
     if path.suffix.lower() != ".json" and not path.is_file():
-        if prior not in ("uniform", "labeled"):
+        if prior not in ("uniform", "labeled", "logit-adjusted"):
             raise OptionError(
-                f"--prior {prior}: invalid choice; choose from uniform, labeled, estimated, or a "
-                ".json file of shares"
+                f"--prior {prior}: invalid choice; choose from uniform, labeled, logit-adjusted, "
+                "estimated, or a .json file of shares"
             )
         return facts.read_prior(prior)
     try:
@@ -172,7 +172,7 @@ def _read_prior(prior: str, facts: ModelFacts) -> Array:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(f"--prior {path} cannot be read: {reason}") from error
-    if not isinstance(shares, dict | list):
+    if not isinstance(shares, dict):
         raise OptionError(f'--prior {path} must hold an object such as {{"cat": 0.2, "dog": 0.8}}')
     return facts.read_prior(shares)
 

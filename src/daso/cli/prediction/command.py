@@ -37,13 +37,15 @@ class PredictCommand:
     unsure: Annotated[float, Range(0, 1)] = 0.0
     """Answer "unknown" if the confidence is below this value, from 0 to 1."""
     prior: str | None = None
-    """Class distribution of these images: uniform; labeled, that of the labeled images; estimated,
-    from at least some hundred of these images (from the confusion on the hold-out; if that has
-    fewer than ten images of a class, by the expectation-maximization of Saerens et al., 2002, which
-    may lose a rare class); or a JSON file with the share of each class by name (default: the
-    distribution that the model learned)."""
+    """Class distribution of these images: uniform; labeled, that of the labeled images;
+    logit-adjusted (see there); estimated, from at least some hundred of these images (from the
+    confusion on the hold-out; if that has fewer than ten images of a class, by the
+    expectation-maximization of Saerens et al., 2002, which may lose a rare class); or a JSON file
+    with the share of each class by name (default: the distribution that the model learned)."""
     logit_adjusted: bool = False
-    """Short for --prior uniform: better if all classes are equally likely."""
+    """Name the classes that a run's logit-adjusted numbers count: better if all classes are equally
+    likely. Same as --prior uniform, except that the log of the labeled class distribution is
+    subtracted before the logits are divided by the temperature (Menon et al., 2021)."""
     device: str = "auto"
     """cpu, cuda, mps; auto takes the first accelerator."""
     precision: Literal["float32", "bfloat16"] | None = None
@@ -53,7 +55,7 @@ class PredictCommand:
     def __post_init__(self) -> None:
         if not self.images:
             raise OptionError("no images given; name files or folders")
-        if self.logit_adjusted and self.prior not in (None, "uniform"):
-            raise OptionError("--logit-adjusted means --prior uniform; give one of them")
+        if self.logit_adjusted and self.prior not in (None, "logit-adjusted"):
+            raise OptionError("--logit-adjusted is a prior of its own; leave out --prior")
         if self.resume and self.out is None:
             raise OptionError("output to stdout cannot be resumed; add --out")
