@@ -251,6 +251,13 @@ def test_files_and_folders_that_the_pages_name_exist() -> None:
         and not any((root / name).exists() for root in (package, package.parent, ROOT))
     ]
     assert not wrong
+    wrong = [
+        f"{page.name}: {name}"
+        for page in (*PAGES, ROOT / "LEADERBOARD.md")
+        for name in re.findall(r"python ((?:benchmarks|examples)/\w+\.py)", page.read_text())
+        if not (ROOT / name).exists()
+    ]
+    assert not wrong
     tree = "\n".join(blocks(DOCS / "architecture.md", ""))
     folders = [path.parent for path in package.glob("*/**/__init__.py")]
     assert not [folder.name for folder in folders if f"{folder.name}/ " not in tree]
