@@ -36,8 +36,6 @@ from daso.files import append_line
 from daso.nets.network import build_encoder
 from daso.train.allocator import keep_freed_memory
 
-MEAN, STD = 0.286, 0.353
-"""Of Fashion-MNIST."""
 DIST_TEMPERATURE = 0.3
 """The paper's where nobody knows how the unlabeled images are distributed."""
 WORKERS = (0, 1, 2)
@@ -64,10 +62,12 @@ class Options:
 
 
 class Files:
-    """Grayscale image files of one size, opened when they are asked for."""
+    """Image files of one size, all gray or all in color, opened when they are asked for."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
+        with Image.open(paths[0]) as image:
+            self.mode = "L" if image.mode == "L" else "RGB"
         self.shape = (len(paths), *self[0].shape)
 
     def __len__(self) -> int:
@@ -75,7 +75,13 @@ class Files:
 
     def __getitem__(self, index: int) -> Any:
         with Image.open(self.paths[index]) as image:
-            return np.asarray(image.convert("L"))
+            return np.asarray(image.convert(self.mode))
+
+    def normalization(self) -> Normalization:
+        """Return the normalization by the mean and standard deviation of each channel."""
+        images = np.stack([self[index] for index in range(len(self))]) / 255
+        pixels = images.reshape(-1, len(self.mode))
+        return Normalization(tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()))
 
 
 def by_class(folder: Path) -> tuple[list[Path], Tensor, int]:
@@ -108,12 +114,12 @@ def main(options: Options) -> None:
     files = Files(paths)
     unlabeled = Files(sorted((options.folder / "unlabeled").rglob("*.png")))
     side = files.shape[1]
-    encoder = build_encoder(options.network, 1, side)
+    encoder = build_encoder(options.network, len(files.mode), side)
     daso = ConventionalDASO(
         classes, dist_temperature=DIST_TEMPERATURE, warmup_steps=options.steps // 5
     )
     pipeline = Conventional(encoder, nn.Linear(encoder.dim, classes), daso)  # type: ignore[arg-type]
-    normalization = Normalization((MEAN,), (STD,))
+    normalization = files.normalization()
     views: Any = normalization, side // 8, side // 2
 
     def load(workers: int) -> Iterator[ImageBatch]:

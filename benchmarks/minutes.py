@@ -1,11 +1,14 @@
 """Balanced accuracy against seconds, from the typing of the command to the model written.
 
     python benchmarks/minutes.py --data FOLDER --seeds 0 1 --budget 120
+    python benchmarks/minutes.py --setting cifar-folders --data FOLDER
+    python benchmarks/minutes.py --setting solar-cells-frozen --weights lite0.safetensors
 
-Each side is a command on the folders of ``own_images.py`` (Fashion-MNIST: 694 labeled PNG files,
-59,306 unlabeled and 10,000 for the test), in a process of its own. Start, decoding, training,
-evaluations and checkpoints count. A point of the curve is an evaluation, at the moment when its
-model is on the disk. Core-seconds are the processor time of the command and of its data loaders,
+Each side is a command on image folders, in a process of its own: Fashion-MNIST or CIFAR-10 in PNG
+files (``own_images.py``: 694 labeled, 59,306 or 49,306 unlabeled, 10,000 for the test), or
+photographs of solar cells (``elpv.py``: 292, 1,546, 786) embedded by EfficientNet-Lite0. Start,
+decoding, training, evaluations and checkpoints count. A point of the curve is an evaluation, at the
+moment when its model is on the disk. Core-seconds are the processor time of the command and of its data loaders,
 which other work on the machine changes less than the clock. A command is stopped once it has used
 its budget of them. The conventional pipeline runs with the allocator's setting, without data
 loaders or with one or two for each pool: the first seed tries them, the fastest number stays.
@@ -27,6 +30,7 @@ from typing import Any, NamedTuple
 
 import tyro
 from common import provenance, read_csv
+from elpv import write_elpv
 from own_images import write_folders
 
 from daso.data.open import open_source
@@ -43,6 +47,9 @@ DASO = {
 }
 """Options added to ``daso train FOLDER``, by side."""
 CONVENTIONAL = "conventional fixmatch+daso"
+FROZEN = "--freeze --network timm:tf_efficientnet_lite0 --embedding-folder"
+TARGETS = {"fashion-folders": 77.6, "cifar-folders": 44.0, "solar-cells-frozen": 48.0}
+"""Balanced accuracy in percent to reach, by setting: what earlier methods had after minutes."""
 PATIENCE = 30.0
 """Seconds that a stopped command has to end."""
 
@@ -59,20 +66,49 @@ class Point(NamedTuple):
 class Minutes:
     """Run the missing sides and append a row of each to the results file."""
 
+    setting: str = "fashion-folders"
+    """fashion-folders, cifar-folders, solar-cells-frozen."""
     sides: tuple[str, ...] = (*DASO, CONVENTIONAL)
+    """The conventional pipeline is for folders that are not embedded."""
     seeds: tuple[int, ...] = (0,)
     budget: float = 120.0
     """Core-seconds of a side."""
-    target: float = 77.6
-    """Balanced accuracy in percent to reach."""
     threads: int = 1
     data: Path | None = None
-    """Folder of Fashion-MNIST's files."""
+    """Folder of the files of Fashion-MNIST or CIFAR-10."""
+    weights: Path | None = None
+    """Of EfficientNet-Lite0, for the embeddings; see docs/backbones.md."""
     out: Path = Path("runs/minutes")
     """Folder of image folders and runs."""
     results: Path = Path("results/minutes.csv")
     picture: Path | None = None
-    """File for a picture of the curves of all rows, for example minutes.png."""
+    """File for a picture of the setting's curves, for example minutes.png."""
+
+    @property
+    def target(self) -> float:
+        return TARGETS[self.setting]
+
+    def folders(self, seed: int) -> Path:
+        """Write the image folders of a seed unless they are there; return their place."""
+        if self.setting == "solar-cells-frozen":
+            return write_elpv(self.out / f"elpv-{seed}", seed)
+        name = "fashion" if self.setting == "fashion-folders" else "cifar"
+        folder = self.out / f"{name}-{seed}"
+        if not (folder / "done").exists():
+            source = {"fashion": "fashion-mnist", "cifar": "cifar10"}[name]
+            write_folders(open_source(source, data=self.data), folder, seed)
+        return folder
+
+    def encoder(self, run: Path) -> list[str]:
+        """Return the options of a frozen encoder, none of whose embeddings is kept yet."""
+        if self.setting != "solar-cells-frozen":
+            return []
+        return [
+            *FROZEN.split(),
+            str(run.with_name(f"{run.name}-embeddings")),
+            "--weights",
+            str(self.weights),
+        ]
 
 
 def core_seconds(session: int) -> float:
@@ -217,21 +253,21 @@ def draw(rows: Sequence[dict[str, str]], path: Path, target: float) -> None:
 def main(minutes: Minutes) -> None:
     workers = ""
     for seed in minutes.seeds:
-        folder = minutes.out / f"fashion-{seed}"
-        if not (folder / "done").exists():
-            write_folders(open_source("fashion-mnist", data=minutes.data), folder, seed)
+        folder = minutes.folders(seed)
         for side in minutes.sides:
-            key = {"setting": "fashion-folders", "side": side, "seed": str(seed)}
+            key = {"setting": minutes.setting, "side": side, "seed": str(seed)}
             key |= {"budget": f"{minutes.budget:g}", "threads": str(minutes.threads)}
             if has_row(minutes.results, key):
                 continue
-            run = minutes.out / f"run-{seed}-{side.replace(' ', '-')}-{time.time_ns()}"
+            name = f"run-{minutes.setting}-{seed}-{side.replace(' ', '-')}-{time.time_ns()}"
+            run = minutes.out / name
             if side == CONVENTIONAL:
                 workers = workers or fastest_workers(folder, minutes.threads)
                 command = conventional(folder, run, "--seed", str(seed), "--workers", workers)
             else:
                 words = ["train", str(folder), "--out", str(run), "--seed", str(seed)]
-                command = [sys.executable, "-m", "daso", *words, *DASO[side].split()]
+                words += [*DASO[side].split(), *minutes.encoder(run)]
+                command = [sys.executable, "-m", "daso", *words]
             points, end = follow(command, run, minutes.budget, threads=minutes.threads)
             about = {**key, "target": f"{minutes.target:g}", **summary(points, end, minutes)}
             shown = {name: value for name, value in about.items() if name != "curve"}
@@ -239,7 +275,8 @@ def main(minutes: Minutes) -> None:
             about["workers"] = workers if side == CONVENTIONAL else ""
             append_row(minutes.results, {**about, **provenance(minutes.threads)}, key)
     if minutes.picture is not None:
-        draw(read_csv(minutes.results), minutes.picture, minutes.target)
+        rows = [row for row in read_csv(minutes.results) if row["setting"] == minutes.setting]
+        draw(rows, minutes.picture, minutes.target)
 
 
 if __name__ == "__main__":

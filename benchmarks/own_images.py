@@ -66,7 +66,8 @@ def write_folders(source: Source, folder: Path, seed: int) -> None:
 def _write(images: Decoded, indices: npt.NDArray[np.int64], where: Path) -> None:
     where.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        Image.fromarray(images[index, 0]).save(where / f"{index:05d}.png", compress_level=1)
+        pixels = images[index].transpose(1, 2, 0).squeeze()  # gray images lose their channel
+        Image.fromarray(pixels).save(where / f"{index:05d}.png", compress_level=1)
 
 
 def main(options: OwnImages) -> None:

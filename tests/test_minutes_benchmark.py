@@ -62,7 +62,7 @@ def test_a_command_that_fails_is_an_error(minutes: ModuleType, tmp_path: Path) -
 
 def test_what_a_row_says(minutes: ModuleType, tmp_path: Path) -> None:
     curve = [minutes.Point(*values) for values in ((10, 12, 60.0), (20, 25, 80.0), (40, 50, 70.0))]
-    options = minutes.Minutes(budget=50, target=77.6)
+    options = minutes.Minutes(budget=50)
     row = minutes.summary(curve, None, options)
     assert float(row["area"]) == pytest.approx((10 * 60 + 20 * 80 + 10 * 70) / 50)
     assert (row["core_seconds_to_target"], row["wall_seconds_to_target"]) == ("20.0", "25.0")
@@ -98,7 +98,7 @@ def test_the_conventional_side_writes_models_and_rows(
     model = torch.nn.ModuleDict({"encoder": encoder, "classifier": head}).eval()  # type: ignore[dict-item]
     model.load_state_dict(state)
     paths, labels, _ = module.by_class(folder / "test")
-    normalization = module.Normalization((module.MEAN,), (module.STD,))
+    normalization = module.Files(module.by_class(folder / "labeled")[0]).normalization()
     images = torch.stack([normalization(np.asarray(image)) for image in module.Files(paths)])
     with torch.no_grad():
         answers = head(encoder(images)).argmax(1)
