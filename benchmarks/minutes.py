@@ -8,10 +8,10 @@ Each side is a command on image folders, in a process of its own: Fashion-MNIST 
 files (``own_images.py``: 694 labeled, 59,306 or 49,306 unlabeled, 10,000 for the test), or
 photographs of solar cells (``elpv.py``: 292, 1,546, 786) embedded by EfficientNet-Lite0. Start,
 decoding, training, evaluations and checkpoints count. A point of the curve is an evaluation, at the
-moment when its model is on the disk. Core-seconds are the processor time of the command and of its data loaders,
-which other work on the machine changes less than the clock. A command is stopped once it has used
-its budget of them. The conventional pipeline runs with the allocator's setting, without data
-loaders or with one or two for each pool: the first seed tries them, the fastest number stays.
+moment when its model is on the disk. Core-seconds are the processor time of the command and of its
+data loaders, which other work on the machine changes less than the clock. A command is stopped once
+it has used its budget of them. The conventional pipeline runs with the allocator's setting, without
+data loaders or with one or two for each pool: the first seed tries them, the fastest number stays.
 """
 
 from __future__ import annotations

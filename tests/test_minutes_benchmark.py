@@ -93,7 +93,7 @@ def test_the_conventional_side_writes_models_and_rows(
     assert [row["step"] for row in rows] == [2, 4, 5]
     # The model that was written last gives the accuracy of the last row.
     state = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
-    encoder = build_encoder("small-4", 1, 12)
+    encoder = build_encoder("small-4", 3, 12)
     head = torch.nn.Linear(encoder.dim, 3)
     model = torch.nn.ModuleDict({"encoder": encoder, "classifier": head}).eval()  # type: ignore[dict-item]
     model.load_state_dict(state)
