@@ -28,6 +28,8 @@ NEAREST = {
     "terms": ["tests/terms", "tests/methods/test_every_method.py"],
     "methods": ["tests/methods"],
     "plans": ["tests/plans"],
+    "readout": ["tests/readout"],
+    "evaluate": ["tests/evaluate"],
 }
 LEFT_OUT = "not one_graph and not real_training and not short_training"
 """Tests that compare a compiled step with the plain one, which are mutated alike, and trainings."""

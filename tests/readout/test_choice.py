@@ -124,3 +124,60 @@ def test_no_more_unlabeled_features_than_stated(monkeypatch: pytest.MonkeyPatch)
     (x, y), (z, _) = blobs([4, 4], 0), blobs([20, 19], 1)
     chosen(x, y, z, classes=2)
     assert set(sizes) == {20}
+
+
+def test_the_expected_gain_is_the_posterior_mean_of_normal_distributions() -> None:
+    """Classes without a tested label count with the prior's mean, and without a variance."""
+    gains = torch.tensor([0.5, 0.3, 0.1, -0.2, 0.0, 0.4], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    means = np.array([0.3, -0.1, 0.4])
+    prior, prior_error = EXPECTED_GAIN
+    shares = np.array([1 / 9] * 3 + [1 / 6] * 2 + [1 / 3])
+    within = float(((gains.numpy() - means.mean()) * shares) ** 2 @ np.ones(6))
+    for untested in (0, 2):
+        classes = 3 + untested
+        measured = (means.sum() + untested * prior) / classes
+        variance = max(within, means.var(ddof=1) / 3) * (3 / classes) ** 2
+        expected = np.average([prior, measured], weights=[1 / prior_error**2, 1 / variance])
+        gain, error = choice._expected_gain(gains, labels, untested)
+        assert gain == pytest.approx(expected, rel=1e-6)
+        assert error == pytest.approx((1 / prior_error**2 + 1 / variance) ** -0.5, rel=1e-6)
+
+
+def test_the_temperature_is_the_likeliest_of_those_in_reach() -> None:
+    np.testing.assert_allclose(choice.TEMPERATURES, np.geomspace(0.25, 4, 17))
+    random = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(400, 3, generator=random, dtype=torch.float64)
+    for right in (0.5, 1.0, 2.0):
+        labels = (logits / right).softmax(1).multinomial(1, generator=random)[:, 0]
+        losses, temperature = choice._losses(logits, labels)
+        assert abs(np.log2(temperature / right)) < 0.5
+        cross_entropy = torch.nn.functional.cross_entropy
+        expected = cross_entropy(logits / temperature, labels, reduction="none")
+        torch.testing.assert_close(losses, expected)
+    # Three labels move it less than many: the prior holds it near 1.
+    few = choice._losses(logits[:3], logits[:3].argmax(1))[1]
+    assert 0.25 < few <= 1
+
+
+def test_labels_beyond_the_limit_are_left_out_class_by_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choice, "LABELED", 20)
+    labels = np.repeat([2, 0, 1], [30, 12, 3])
+    rows = choice._balanced(labels, 0)
+    kept = np.bincount(labels[rows])
+    assert (kept[1], sorted(kept)) == (3, [3, 8, 9])
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert not torch.equal(rows, choice._balanced(labels, 1))
+    assert choice._balanced(labels[-20:], 0).tolist() == list(range(20))
+
+
+def test_many_classes_have_fewer_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "MANY", 3)
+    asked, folds = [], choice._folds
+    monkeypatch.setattr(choice, "_folds", lambda *a: asked.append(a[1]) or folds(*a))
+    for classes in (2, 3):
+        (x, y), (z, _) = blobs([6] * classes, 0), blobs([9] * classes, 1)
+        chosen(x, y, z, classes=classes)
+    assert asked == [choice.FOLDS, choice.FOLDS_OF_MANY]

@@ -29,6 +29,8 @@ def test_the_maps_of_the_kinds_add_up_to_the_joined_features() -> None:
     labels = torch.arange(60) % CLASSES
     first = projected(*torch.split(clusters(labels, 3, 5, 0), 30))
     second = projected(*torch.split(clusters(labels, 3, 8, 1), 30))
+    # Projections are fitted to a sample: the components of all images have another mean than 0.
+    second = replace(second, labeled=second.labeled + 0.5, unlabeled=second.unlabeled + 0.5)
     for scale in (1.0, 0.25):
         kinds = (first, replace(second, scale=scale))
         joined = join(kinds, 6)
