@@ -159,6 +159,22 @@ def test_exif_orientation_is_applied() -> None:
     assert not wrong
 
 
+def test_an_opened_photograph_is_decoded_as_its_file_is(tmp_path: Path) -> None:
+    """A JPEG several times as large as the model's side is reduced while it is decoded."""
+    random = np.random.default_rng(0)
+    photo, file = random.integers(0, 256, (90, 120, 3), np.uint8), tmp_path / "photo.jpg"
+    Image.fromarray(photo).save(file, quality=95)
+    expected = decode_for_model(file, (3, 16, 16))
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(decode_for_model(image, (3, 16, 16)), expected)
+        np.testing.assert_array_equal(decode_for_model(image, (3, 16, 16)), expected)
+        whole = np.asarray(image)  # what the caller gets is not reduced
+        np.testing.assert_array_equal(whole, np.asarray(Image.open(file)))
+        # Once it is decoded, its pixels count.
+        decoded = decode_for_model(image, (3, 16, 16))
+        np.testing.assert_array_equal(decoded, to_pixels(Image.fromarray(whole), size=16))
+
+
 def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -143,6 +143,8 @@ def decode_for_model(
     channels, height, width = shape
     size = height if height == width else None
     if isinstance(source, Image.Image):
+        source = _content(source) or source
+    if isinstance(source, Image.Image):
         pixels = to_pixels(source, channels=channels, size=size)
     else:
         pixels = decode(source, channels=channels, size=size)
@@ -170,6 +172,18 @@ def to_pixels(
         plain = plain.resize((size, size), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(plain, dtype=np.uint8)
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _content(image: Image.Image) -> bytes | None:
+    """Return the file of an opened JPEG whose pixels are not decoded yet, to decode it as any file."""
+    file = getattr(image, "fp", None)
+    if image.format != "JPEG" or not getattr(image, "tile", None) or file is None or file.closed:
+        return None
+    place = file.tell()
+    file.seek(0)
+    content: bytes = file.read()
+    file.seek(place)
+    return content
 
 
 @contextmanager
