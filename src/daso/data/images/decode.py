@@ -175,7 +175,7 @@ def to_pixels(
 
 
 def _content(image: Image.Image) -> bytes | None:
-    """Return the file of an opened JPEG whose pixels are not decoded yet, to decode it as any file."""
+    """Return the content of an opened JPEG file unless its pixels are decoded already."""
     file = getattr(image, "fp", None)
     if image.format != "JPEG" or not getattr(image, "tile", None) or file is None or file.closed:
         return None
