@@ -6,7 +6,7 @@ import functools
 
 from daso.nets.encoders import patches
 from daso.train import readout
-from daso.train.encoder import precision
+from daso.train.encoder import patch_features, precision
 
 MEASURING = precision._choose_on_cpu
 """Chooses the precision that is faster; a busy machine measures noise."""
@@ -21,4 +21,4 @@ precision._choose_on_cpu = without_measuring
 precision._units = tuple  # a frozen encoder's precision depends on them
 FILTERS = patches.FILTERS
 """Patch filters of daso, for tests of what its features tell apart."""
-patches.FILTERS, readout.COMPONENTS = 60, 64
+patches.FILTERS, readout.COMPONENTS, patch_features.COMPONENTS = 60, 64, 64

@@ -27,6 +27,7 @@ from daso.train.evaluation import evaluate_network
 from daso.train.folder.checkpoint import load_checkpoint
 from daso.train.model import load_model
 from daso.train.prepare import prepare
+from daso.train.readout import ReadoutFitter
 from daso.train.run import resume_run, train_run
 from daso.train.step.state import Training
 from tests.conftest import MakeConfig, MakeFolder
@@ -255,7 +256,9 @@ def test_a_checkpoint_of_an_earlier_readout_is_refused(
         prepare(config, digits).at(older)
 
 
-def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_a_frozen_backbone(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The readout is fitted to embeddings; the model that is loaded computes them from images."""
     backbone = train(
         prepare(tiny_config("supervised", network="wrn-10-1", **TWICE), digits), tmp_path / "base"
@@ -266,10 +269,12 @@ def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Pa
         "embedding_folder": str(tmp_path / "embeddings"),
     }
     assert digits.test is not None
-    for network, mirror, mirrorings in (
-        ("probe", "none", 0),
-        ("probe", "both", 3),
-        ("mlp-16-1", "horizontal", 1),
+    for network, mirror, mirrorings, joined in (
+        ("probe", "none", 0, [("vector",)]),
+        ("probe", "both", 3, [("patches", "vector")]),
+        ("probe", "none", 0, [("patches", "vector")]),
+        ("probe", "none", 0, None),
+        ("mlp-16-1", "horizontal", 1, [("patches", "vector")]),
     ):
         config = tiny_config(
             "supervised+la+mixture",
@@ -277,12 +282,18 @@ def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Pa
             method_options={"mirror": mirror},
             **(TWICE | options),
         )
-        prepared = prepare(config, digits)
-        folder = train(prepared, tmp_path / f"{network}-{mirror}")
+        with monkeypatch.context() as patch:
+            if joined is not None:  # else the labels choose
+                patch.setattr(ReadoutFitter, "_joins", joined)
+            prepared = prepare(config, digits)
+            folder = train(prepared, tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
         readout = prepared.training.average.network.readout
         assert readout is not None
         assert readout.mirrorings == mirrorings
-        assert list(readout.blocks) == ["network"] * (network != "probe") + ["vector"]
+        chosen = read_rows(folder / "metrics.jsonl")[0]["readout"]["patches"]
+        kinds = ("patches",) * chosen + ("vector",)
+        assert tuple(readout.blocks) == ("network",) * (network != "probe") + kinds
+        assert joined in (None, [kinds])
         assert prepared.data.test is not None
         expected = predict_logits(prepared.training.average.network, prepared.data.test.images)
         model = load_model(folder, CPU, pytest.fail)

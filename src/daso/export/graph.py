@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from daso.nets.encoders.patches import resizing_matrix
-from daso.nets.encoders.vector import VectorEncoder
 from daso.nets.network import Network
 
 
@@ -60,7 +59,8 @@ class Deployed(nn.Module):
         if kind == "vector":
             if self.takes_images:
                 x, encoder = self._run(encoder.backbone, x), encoder.top
-            return encoder.standardize(x) if isinstance(encoder, VectorEncoder) else x
+            vectors: Tensor = encoder.vectors(x)
+            return vectors
         return self._run(encoder, x)
 
     def _run(self, encoder: nn.Module, x: Tensor) -> Tensor:

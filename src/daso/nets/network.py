@@ -154,8 +154,9 @@ class Network(nn.Module):
         if kind == "vector":
             encoder: Any = self.encoder
             if images.dim() == 4:
-                images, encoder = self._features(images, encoder.backbone), encoder.top
-            return encoder.standardize(images) if isinstance(encoder, VectorEncoder) else images
+                images = self._features(images, encoder.backbone)
+            vectors: Tensor = getattr(encoder, "top", encoder).vectors(images)
+            return vectors
         features: Tensor = self(images)
         return features
 

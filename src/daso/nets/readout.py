@@ -5,7 +5,7 @@ A readout is fitted, not trained: ``daso.train.readout`` computes its buffers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, cast
 
 import torch
@@ -44,11 +44,24 @@ class Block(nn.Module):
         unit = F.normalize(root(features, self.rooted) - self.center, dim=1)
         return unit @ self.matrix + self.bias
 
+    def projection(self) -> Projection:
+        """Return the projection that was taken, without the components that it does not have."""
+        kept = int(self.matrix.any(0).sum())
+        return Projection(bool(self.rooted), self.center, self.matrix[:, :kept], self.bias[:kept])
+
 
 class Encode(Protocol):
     """Maps images or vectors to features of a kind, ``"network"`` or ``"vector"``."""
 
     def __call__(self, images: Tensor, kind: str) -> Tensor: ...
+
+
+def mean_of_views(encode: Callable[[Tensor], Tensor], images: Tensor, mirrorings: int) -> Tensor:
+    """Return the mean of the features of images (B, C, H, W) and of their first mirrorings."""
+    features = encode(images)
+    for dims in MIRRORINGS[:mirrorings]:
+        features = features + encode(images.flip(dims))
+    return features / (1 + mirrorings)
 
 
 class Readout(nn.Module):
@@ -124,28 +137,27 @@ class Readout(nn.Module):
         return cls(dims, components, size, classes, patches, mirrorings=len(own["mirror"]))
 
     def features(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
-        """Return the features of one kind, float (B, D), of images, vectors or embeddings."""
-        first, *mirrored = self._views(images)
-        features = self._encode(encode, first, kind)
-        for view in mirrored:
-            features = features + self._encode(encode, view, kind)
-        return features / (1 + len(mirrored))
+        """Return the features of one kind, float (B, D), of images, vectors or embeddings.
 
-    def _views(self, images: Tensor) -> Sequence[Tensor]:
-        """Return images and their mirrorings, which embeddings (B, V, D) have as versions."""
+        Of embeddings (B, V, D) the versions after the first are those of mirrored images.
+        """
         if images.dim() == 3:
-            return images.unbind(1)[: 1 + self.mirrorings]
-        dims = MIRRORINGS[: self.mirrorings] if images.dim() == 4 else ()
-        return [images, *map(images.flip, dims)]
-
-    def _encode(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
+            versions = images[:, : 1 + self.mirrorings].unbind(1)
+            return torch.stack([encode(version, kind) for version in versions]).mean(0)
+        mirrorings = self.mirrorings if images.dim() == 4 else 0
         if kind == "patches":
             assert self.patches is not None
-            return cast(Tensor, self.patches(images))
-        return encode(images, kind)
+            return mean_of_views(self.patches, images, mirrorings)
+        return mean_of_views(lambda view: encode(view, kind), images, mirrorings)
 
     def project(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
-        """Return the components of the features of one kind, float (B, c)."""
+        """Return the components of the features of one kind, float (B, c).
+
+        Embeddings are followed by the components of the patches of their images, if these are read.
+        """
+        if kind == "patches" and images.dim() < 4:
+            plain = images[:, 0] if images.dim() == 3 else images
+            return plain[:, -len(cast(Block, self.blocks[kind]).bias) :]
         return cast(Tensor, self.blocks[kind](self.features(encode, images, kind)))
 
     def join(self, components: Mapping[str, Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ from daso.train.assemble import assemble
 from daso.train.config import RunConfig
 from daso.train.encoder.build import default_network, named_encoder
 from daso.train.encoder.embeddings import Progress, embed_data
+from daso.train.encoder.patch_features import beside_embeddings
 from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
@@ -180,6 +181,8 @@ def prepare(
                 embed_data, images, backbone, options, config.augmentation, progress, mirrorings
             )
             data = embed() if processes is None else processes.in_turn(embed)
+            if readout is not None and readout.join_patches:
+                data = beside_embeddings(data, images, options.seed, folder)
     # The evaluation period is that of the whole run, in each of its stages.
     options = replace(options, network=network, evaluate_every=options.evaluation_period)
     config = replace(config, train=options)

@@ -17,7 +17,7 @@ from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
 from daso.evaluate.predict import represent_in_batches
 from daso.files import Row
-from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
+from daso.nets.encoders.patches import PatchEncoder
 from daso.nets.network import Network
 from daso.nets.readout import Block, Readout
 from daso.readout.choice import Features, choose
@@ -25,21 +25,22 @@ from daso.readout.joining import OVERFIT_SCALE, Projected, join
 from daso.readout.mixture import fit_mixture
 from daso.readout.part import Mixture
 from daso.readout.projection import MOST_ROWS, Projection
-from daso.train.step.sampling import derive_seed
+from daso.train.encoder.embeddings import EmbeddedData, Patches
+from daso.train.encoder.patch_features import COMPONENTS, learn_patches, shuffled_rows
 
 MOST, MOST_OF_A_CLASS, MOST_BETWEEN = 10_000, 50, 2_000
 """Unlabeled images whose features are computed for the first and the last fit, in all or for each
 class, and for those on the way. The choice takes as many as those on the way, and so does the
 projection of features that the training does not change. With 2,000 to 59,306
 images of the ten classes of Fashion-MNIST the accuracy was the same within 0.1 points."""
-COMPONENTS = 256
-"""Components that are kept of each kind of features, before they are joined."""
 MOST_KNOWN = 100_000
 """Images of a pool at most of which unchanging features are kept, 1 KB each."""
 DIMENSIONS, MORE_DIMENSIONS, ENOUGH_IMAGES = 128, 256, 1_500
 """Components that are kept of the joined features, and of those with patches of enough images."""
 WEIGHTS = (0.1, 0.3)
 """Weights of the unlabeled features to choose from."""
+BESIDE_EMBEDDINGS = 0.7
+"""Scale of the features of patches beside those of a frozen encoder."""
 
 
 @dataclass
@@ -63,8 +64,9 @@ class _Known:
 class ReadoutFitter:
     """Fits readouts in one stage of a run.
 
-    Mirroring, and the weight of the unlabeled features, are chosen once: by features for which no
-    label was used in training. The readout keeps the choice.
+    Mirroring, whether patches are read beside embeddings, and the weight of the unlabeled features
+    are chosen once: by features for which no label was used in training. The readout keeps the
+    choice.
 
     Attributes:
         pretrained: whether the network's features are useful before its training.
@@ -76,29 +78,34 @@ class ReadoutFitter:
     seed: int
     pretrained: bool
     learns: bool
-    _fixed: Projected | None = field(default=None, init=False)
+    _fixed: dict[str, Projected] = field(default_factory=dict, init=False)
     _known: dict[int, _Known] = field(default_factory=dict, init=False)
 
     @property
-    def fixed(self) -> str | None:
-        """The kind of features that the training does not change, if there is one."""
-        if self.data.are_vectors:
-            return "vector"
-        return "patches" if self.part.join_patches else None
+    def fixed(self) -> tuple[str, ...]:
+        """The kinds of features that the training does not change, in the order of their names."""
+        patches = self._embedded is not None if self.data.are_vectors else self.part.join_patches
+        return ("patches",) * patches + ("vector",) * self.data.are_vectors
+
+    @property
+    def _embedded(self) -> Patches | None:
+        """The patches whose components follow the embeddings."""
+        return self.data.patches if isinstance(self.data, EmbeddedData) else None
 
     @property
     def dimensions(self) -> int:
         """Principal components of the joined features."""
         unlabeled = self.data.unlabeled or ()
         enough = len(self.data.labeled) + len(unlabeled) >= ENOUGH_IMAGES
-        more = self.fixed == "patches" and enough
+        more = self.fixed == ("patches",) and enough
         return self.part.dimensions or (MORE_DIMENSIONS if more else DIMENSIONS)
 
-    @property
-    def network_scale(self) -> float:
-        """Scale of the network's features among those of other kinds."""
-        given = self.part.network_scale
-        return given if given is not None else 1.0 if self.pretrained else OVERFIT_SCALE
+    def scale(self, kind: str) -> float:
+        """Return the scale of a kind of features among those of other kinds."""
+        if kind == "network":
+            given = self.part.network_scale
+            return given if given is not None else 1.0 if self.pretrained else OVERFIT_SCALE
+        return BESIDE_EMBEDDINGS if kind == "patches" and self.data.are_vectors else 1.0
 
     @property
     def _mirrorings(self) -> tuple[int, ...]:
@@ -124,18 +131,20 @@ class ReadoutFitter:
     @torch.no_grad()
     def start(self, network: Network) -> Row:
         """Give an untrained network its first readout; return what was chosen, as JSON values."""
-        kinds = [] if self.fixed is None else [self.fixed]
-        if self.pretrained or not kinds:
-            kinds.insert(0, "network")  # in the order of their names
-        patches = self._learn_patches() if self.fixed == "patches" else None
+        patches = None
+        if "patches" in self.fixed:
+            known = self._embedded
+            patches = learn_patches(self.data, self.seed) if known is None else known.encoder
         forms, readouts, projected = [], {}, {}
-        for mirrorings in self._mirrorings:
-            name = str(mirrorings)
-            readout = readouts[name] = self._build(network, patches, mirrorings)
+        for mirrorings, fixed in itertools.product(self._mirrorings, self._joins):
+            name = " ".join([str(mirrorings), *fixed])
+            readout = self._build(network, fixed, patches, mirrorings)
+            useful = self.pretrained or not fixed
+            kinds = [kind for kind in readout.blocks if kind != "network" or useful]
             few = {kind: self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds}
             joined = join(list(few.values()), self.dimensions)
             forms.append(Features(name, joined.labeled, joined.unlabeled))
-            projected[name] = few
+            readouts[name], projected[name] = readout, few
         given = self.part.mixture_weight
         choice = choose(
             forms,
@@ -153,8 +162,10 @@ class ReadoutFitter:
             kind: self._extend(network, readout, kind, few)
             for kind, few in projected[best.name].items()
         }
-        self._fixed = more.get(self.fixed or "")
+        self._fixed = {kind: of_kind for kind, of_kind in more.items() if kind in self.fixed}
         described = choice.describe(best) | {"mirrorings": readout.mirrorings}
+        if self._embedded is not None:
+            described |= {"patches": "patches" in more}
         return described | self._fit(readout, more)
 
     @torch.no_grad()
@@ -162,7 +173,7 @@ class ReadoutFitter:
         """Fit the readout of a network again, to its own features too."""
         readout = network.readout
         assert readout is not None
-        kinds = [kind for kind in readout.blocks if kind == self.fixed or self.learns]
+        kinds = [kind for kind in readout.blocks if kind in self.fixed or self.learns]
         most = self.most if last else MOST_BETWEEN
         return self._fit(
             readout, {kind: self._features(network, readout, kind, most) for kind in kinds}
@@ -174,10 +185,10 @@ class ReadoutFitter:
     ) -> Iterator[Tensor]:
         """Yield the features that the output head classifies; see ``represent_in_batches``.
 
-        What of them comes from features that do not change is computed once for each image.
+        What of them comes from patches is computed once for each image.
         """
-        readout, fixed = network.readout, self.fixed
-        if readout is None or fixed is None or len(images) > MOST_KNOWN:
+        readout, fixed = network.readout, "patches"
+        if readout is None or self.fixed != (fixed,) or len(images) > MOST_KNOWN:
             yield from represent_in_batches(network, images, index=index)
             return
         known = self._components(network, readout, fixed, images, index)
@@ -212,9 +223,9 @@ class ReadoutFitter:
             empty = fixed.labeled.new_zeros(0, width)
             known = self._known[id(images)] = _Known(torch.full((len(images),), -1), empty)
             pools = self.data.labeled, self.data.unlabeled
-            for pool, rows, found in zip(
-                pools, self._rows(self.most), (fixed.labeled, fixed.unlabeled), strict=True
-            ):
+            chosen = shuffled_rows(self.data, self.most, self.seed)
+            found_of = fixed.labeled, fixed.unlabeled
+            for pool, rows, found in zip(pools, chosen, found_of, strict=True):
                 if pool is not None and pool.images is images:
                     known.add(rows, F.pad(found, (0, width - found.shape[1])))
         rows = torch.arange(len(images)) if index is None else index.cpu()
@@ -226,16 +237,18 @@ class ReadoutFitter:
 
     def _features(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
         """Return the projected features of one kind; those that do not change are kept."""
-        if kind != self.fixed:
+        if kind not in self.fixed:
             return self._project(network, readout, kind, most)
-        if self._fixed is None:
+        if kind not in self._fixed:
             few = self._project(network, readout, kind, MOST_BETWEEN)
-            self._fixed = self._extend(network, readout, kind, few)
-        return self._fixed.first(most)
+            self._fixed[kind] = self._extend(network, readout, kind, few)
+        return self._fixed[kind].first(most)
 
     def _extend(self, network: Network, readout: Readout, kind: str, few: Projected) -> Projected:
         """Project the unlabeled images of the first and the last fit as some of them are."""
-        more = self._rows(self.most)[1][len(few.unlabeled) :]
+        if kind == "patches" and self._embedded is not None:
+            return self._beside(self._embedded, self.most)
+        more = shuffled_rows(self.data, self.most, self.seed)[1][len(few.unlabeled) :]
         if self.data.unlabeled is None or not len(more):
             return few
 
@@ -245,48 +258,36 @@ class ReadoutFitter:
         parts = represent_in_batches(network, self.data.unlabeled.images, encode, more)
         return replace(few, unlabeled=torch.cat([few.unlabeled, *parts]))
 
-    def _build(self, network: Network, patches: PatchEncoder | None, mirrorings: int) -> Readout:
+    @property
+    def _joins(self) -> list[tuple[str, ...]]:
+        """The kinds of features that do not change and are joined, to choose from."""
+        return [self.fixed] if self._embedded is None else [("vector",), self.fixed]
+
+    def _build(
+        self,
+        network: Network,
+        fixed: Sequence[str],
+        patches: PatchEncoder | None,
+        mirrorings: int,
+    ) -> Readout:
         dims = {}
-        if patches is not None:
+        if patches is not None and "patches" in fixed:
             dims["patches"] = patches.dim
-        elif self.fixed == "vector":
-            dims["vector"] = self.data.shape[0]
+        if "vector" in fixed:
+            dims["vector"] = len(self.data.mean)
         if self.learns or self.pretrained or not dims:
             dims["network"] = network.dim
         size, classes = self.dimensions, len(self.data.class_names)
+        patches = patches if "patches" in dims else None
         built = Readout(dims, COMPONENTS, size, classes, patches, mirrorings=mirrorings)
         return built.to(network.mean.device)
 
-    def _learn_patches(self) -> PatchEncoder:
-        channels, height, width = self.data.shape
-        images = self.data.labeled.images
-        encoder = PatchEncoder(channels, geometries(height, width)).to(images.device)
-        labeled, unlabeled = self._rows(IMAGES)
-        labeled = labeled[torch.randperm(len(labeled), generator=self._generator("labeled"))]
-        total = len(labeled) + len(unlabeled)
-        batches = []
-        for pool, rows in ((self.data.labeled, labeled), (self.data.unlabeled, unlabeled)):
-            if pool is not None and len(rows):
-                chosen = rows[: math.ceil(IMAGES * len(rows) / max(total, IMAGES))]
-                batches += [
-                    pool.images[part.to(images.device)] for part in torch.split(chosen, 500)
-                ]
-        encoder.learn(batches, self._generator("patches"))
-        return encoder
-
-    def _generator(self, purpose: str) -> torch.Generator:
-        return torch.Generator().manual_seed(derive_seed(self.seed, purpose, 0))
-
-    def _rows(self, most: int) -> tuple[Tensor, Tensor]:
-        """Return the indices of all labeled and of at most *most* unlabeled images, shuffled."""
-        unlabeled = 0 if self.data.unlabeled is None else len(self.data.unlabeled)
-        order = torch.randperm(unlabeled, generator=self._generator("readout"))
-        return torch.arange(len(self.data.labeled)), order[:most]
-
     def _project(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
         """Fit a projection to features of one kind, and apply it to the images."""
+        if kind == "patches" and self._embedded is not None:
+            return self._beside(self._embedded, most)
         pools = self.data.labeled, self.data.unlabeled or self.data.labeled
-        rows = self._rows(most)
+        rows = shuffled_rows(self.data, most, self.seed)
         spread = max(1, math.ceil(sum(map(len, rows)) / MOST_ROWS))
 
         def features(images: Tensor) -> Tensor:
@@ -316,8 +317,19 @@ class ReadoutFitter:
             if rest:
                 components[torch.arange(len(some)) % spread > 0] = torch.cat(rest)
             projected.append(components)
-        scale = self.network_scale if kind == "network" else 1.0
-        return Projected(projection, projected[0], projected[1], scale)
+        return Projected(projection, projected[0], projected[1], self.scale(kind))
+
+    def _beside(self, patches: Patches, most: int) -> Projected:
+        """Return the components of patches that follow the embeddings."""
+        start = len(self.data.mean)
+        columns = slice(start, start + len(patches.projection.bias))
+        pools = self.data.labeled, self.data.unlabeled or self.data.labeled
+        rows = shuffled_rows(self.data, most, self.seed)
+        labeled, unlabeled = (
+            pool.images[some.to(pool.images.device)][:, 0, columns]
+            for pool, some in zip(pools, rows, strict=True)
+        )
+        return Projected(patches.projection, labeled, unlabeled, self.scale("patches"))
 
     def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
         """Fit the head to joined features, and write all of it into the readout."""

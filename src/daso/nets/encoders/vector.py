@@ -43,13 +43,13 @@ class VectorEncoder(nn.Module):
         for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, a=0.1, nonlinearity="leaky_relu")  # type: ignore[arg-type]
 
-    def standardize(self, x: Tensor) -> Tensor:
-        """Give every dimension of vectors (B, D) mean 0 and standard deviation 1."""
-        return (x - self.mean) / self.std
+    def vectors(self, x: Tensor) -> Tensor:
+        """Return vectors with mean 0 and deviation 1 in each dimension, without those after D."""
+        return (x[:, : len(self.mean)] - self.mean) / self.std
 
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors, float (B, D), to features, float (B, dim)."""
-        x = self.standardize(x)
+        x = self.vectors(x)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = activate(norm(layer(x)))
         return x
@@ -76,6 +76,10 @@ class Probe(nn.Module):
         length = torch.tensor(varying, dtype=torch.float64).norm()
         self.scale = nn.Buffer((PROBE_LENGTH / length).float())
 
+    def vectors(self, x: Tensor) -> Tensor:
+        """Return vectors as they are, without dimensions after D."""
+        return x[:, : len(self.mean)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors, float (B, D), to features, float (B, D)."""
-        return (x - self.mean) * self.scale
+        return (self.vectors(x) - self.mean) * self.scale

@@ -31,9 +31,11 @@ from daso.errors import DataError
 from daso.files import make_folder, reported, save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
+from daso.nets.encoders.patches import PatchEncoder
 from daso.nets.network import Encoder, Network
 from daso.nets.onnx_runtime import accelerate
 from daso.nets.readout import MIRRORINGS
+from daso.readout.projection import Projection
 from daso.train.encoder.build import build_network
 from daso.train.options import TrainOptions
 from daso.train.step.augmentation import Augmentation
@@ -64,6 +66,14 @@ class _Version(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Patches:
+    """An encoder of image patches, and the projection of its features to components."""
+
+    encoder: PatchEncoder
+    projection: Projection
+
+
+@dataclass(frozen=True)
 class EmbeddedData(TrainingData):
     """The data of a run on embeddings: pools of vectors, float32 (N, V, D).
 
@@ -72,6 +82,7 @@ class EmbeddedData(TrainingData):
         engine: what computed those that were missing, ``"torch"`` or ``"ONNX Runtime"``.
         digest: 16 hexadecimal digits of all embeddings; processors and engines round differently.
         pictured: the labeled and unlabeled images themselves, on the host, unless they are files.
+        patches: whose components follow the plain embeddings, if any do.
     """
 
     image_shape: tuple[int, ...] = ()
@@ -80,6 +91,7 @@ class EmbeddedData(TrainingData):
     engine: str = "torch"
     digest: str = ""
     pictured: dict[str, Pool] = dataclasses.field(default_factory=dict)
+    patches: Patches | None = None
 
     def describe_embeddings(self) -> dict[str, Any]:
         strong = self.labeled.images.shape[1] - 1 - self.weak_versions

@@ -23,7 +23,7 @@ Drawn = tuple[Any, ...]
 
 
 class VectorAugmentation:
-    """Views of feature vectors.
+    """Views of feature vectors, without the components of patches that may follow embeddings.
 
     A store may hold several versions of a vector: views of one image through a frozen network. Weak
     views start from the plain version or a weak one, strong views from a strong one if there is
@@ -32,7 +32,7 @@ class VectorAugmentation:
 
     def __init__(self, options: VectorViewOptions, data: TrainingData) -> None:
         self.options = options
-        versions, self.dim = data.labeled.images.shape[1:]
+        versions, self.dim = data.labeled.images.shape[1], len(data.mean)
         strong = range(1 + data.weak_versions, versions)
         self.versions = {"weak": range(1 + data.weak_versions), "strong": strong or range(1)}
         device = data.labeled.images.device
@@ -56,7 +56,8 @@ class VectorAugmentation:
             return images[:, 0]
         noise = self.options.strong_noise if view == "strong" else self.options.weak_noise
         drawn = [draws for (draws,) in batches]
-        return view_vectors(images, drawn, noise=noise, mean=self.mean, std=self.std)
+        embeddings = images[:, :, : self.dim]
+        return view_vectors(embeddings, drawn, noise=noise, mean=self.mean, std=self.std)
 
 
 class Augmentation:
