@@ -302,6 +302,31 @@ def test_a_frozen_backbone(
         torch.testing.assert_close(found.softmax(1), expected.softmax(1), atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("joined", [("vector",), ("patches", "vector")])
+def test_a_stopped_run_on_embeddings_goes_on_with_its_own_patches(
+    joined: tuple[str, ...],
+    tiny_config: MakeConfig,
+    digits: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brief = tiny_config("supervised", network="wrn-10-1", **(TWICE | {"steps": 1}))
+    options = {
+        "network": str(train(prepare(brief, digits), tmp_path / "base")),
+        "freeze": True,
+        "embedding_network": "mlp-16-1",
+        "embedding_folder": str(tmp_path / "embeddings"),
+    }
+    config = tiny_config("mixtureteacher+la+mixture", **(BRIEF | options))
+    monkeypatch.setattr(ReadoutFitter, "_joins", [joined])
+    whole = train(prepare(config, digits), tmp_path / "whole")
+    stopped = train(prepare(config, digits), tmp_path / "stopped", 4)
+    # Learned on another machine, they might be others.
+    monkeypatch.setattr("daso.train.encoder.patch_features.learn_patches", None)
+    list(resume_run(stopped, pytest.fail)[1])
+    assert_same_run(whole, stopped)
+
+
 @pytest.mark.parametrize("method", ["supervised+crt+mixture", "fixmatch+mixture+crt"])
 def test_a_plan_whose_last_training_has_no_readout_is_refused(
     method: str, tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch

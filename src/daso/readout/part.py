@@ -29,7 +29,8 @@ class Mixture(Part):
             without an up and down, such as those of a microscope or from the air; ``"auto"``: none
             or left and right, chosen by cross-validation on the labels; of a frozen backbone none,
             since a mirror image takes as long to embed as the image.
-        join_patches: join the features of the network with those of image patches.
+        join_patches: join the features of the network with those of image patches; embeddings of a
+            frozen backbone only if cross-validation on the labels finds that better.
         network_scale: scale of the network's features among others', > 0 (default: 0.2, or 1 if the
             network starts from pretrained weights).
     """
