@@ -67,9 +67,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "fixmatch+la+daso": ("fixmatch+la+daso", {}),
     "mixture, labels": (
         "supervised+la+mixture",
-        {"train": PLAIN, "method": {"mixture_weight": 0.0}},
+        {"train": PLAIN, "method": {"mixture_weight": 0.0, "join_patches": False}},
     ),
-    "mixture": ("supervised+la+mixture", {"train": PLAIN}),
+    "mixture": ("supervised+la+mixture", {"train": PLAIN, "method": {"join_patches": False}}),
+    "mixture, patches if chosen": ("supervised+la+mixture", {"train": PLAIN}),
     "supervised+la, mlp-256": ("supervised+la", {"train": {"embedding_network": "mlp-256"}}),
     "fixmatch+la+daso, mlp-256": ("fixmatch+la+daso", {"train": {"embedding_network": "mlp-256"}}),
     "fixmatch+la+daso, threshold 0.7": ("fixmatch+la+daso", {"method": {"threshold": 0.7}}),
