@@ -16,6 +16,7 @@ from daso.data.source import Source
 from daso.errors import OptionError
 from daso.export.run import export_run
 from daso.train.prepare import prepare
+from daso.train.readout import ReadoutFitter
 from daso.train.run import train_run
 from tests.conftest import MakeConfig
 
@@ -62,9 +63,15 @@ def test_a_run_on_vectors(
     assert "takes vectors" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["supervised", "supervised+la+mixture"])
 def test_a_run_on_a_frozen_backbone_takes_images(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+    method: str,
+    tiny_config: MakeConfig,
+    digits: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ReadoutFitter, "_joins", [("patches", "vector")])
     backbone, run = tmp_path / "backbone-run", tmp_path / "run"
     list(train_run(prepare(tiny_config("supervised", network="wrn-10-1"), digits), backbone))
     options = {
@@ -72,7 +79,7 @@ def test_a_run_on_a_frozen_backbone_takes_images(
         "freeze": True,
         "embedding_folder": str(tmp_path / "embeddings"),
     }
-    list(train_run(prepare(tiny_config("supervised", **options), digits), run))
+    list(train_run(prepare(tiny_config(method, **options), digits), run))
     for kind in ("torch", "safetensors"):
         assert export_run(run, kind, warn=silent).check.what == "test images"
     assert digits.test is not None
