@@ -139,7 +139,7 @@ def test_the_expected_gain_is_the_posterior_mean_of_normal_distributions() -> No
         measured = (means.sum() + untested * prior) / classes
         variance = max(within, means.var(ddof=1) / 3) * (3 / classes) ** 2
         expected = np.average([prior, measured], weights=[1 / prior_error**2, 1 / variance])
-        gain, error = choice._expected_gain(gains, labels, untested)
+        gain, error = choice._expected_gain(gains, labels, untested, EXPECTED_GAIN)
         assert gain == pytest.approx(expected, rel=1e-6)
         assert error == pytest.approx((1 / prior_error**2 + 1 / variance) ** -0.5, rel=1e-6)
 

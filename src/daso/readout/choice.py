@@ -23,6 +23,8 @@ UNLABELED = 2_000
 EXPECTED_GAIN = 0.15, 0.1
 """Mean and standard deviation of the gain in balanced log-loss by unlabeled features, before any
 label is seen. Set by hand, from the gains of a few pilots (LOG.md), not estimated."""
+EXPECTED_OF_JOINING = 0.04, 0.08
+"""The same of joining patches with the embeddings of a frozen encoder (LOG.md, 2026-11-30)."""
 TEMPERATURE_SPREAD = 0.35
 """Standard deviation of the logarithm of the temperature, before any label is seen."""
 TEMPERATURES = tuple(float(2 ** (step / 4)) for step in range(-8, 9))
@@ -50,6 +52,7 @@ class Choice:
     """The best candidate, and what decided.
 
     Attributes:
+        candidates: those of the chosen kinds of features.
         gain, gain_error: by how much the best mixture is expected to lower the balanced log-loss of
             the best labeled head, with its standard error; 0 without unlabeled features.
     """
@@ -77,11 +80,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the same images in one form: float, (N, d) and (U, d)."""
+    """Features of the same images in one form: float, (N, d) and (U, d).
+
+    ``joins``: whether patches are joined with embeddings, which other forms leave alone.
+    """
 
     name: str
     labeled: Tensor
     unlabeled: Tensor
+    joins: bool = False
 
 
 def choose(
@@ -128,13 +135,27 @@ def choose(
         Candidate(*key, float(loss @ shares), temperature)
         for key, (loss, temperature) in losses.items()
     ]
-    plain = min((c for c in candidates if c.unlabeled_weight is None), key=_loss)
-    mixed = min((c for c in candidates if c.unlabeled_weight is not None), key=_loss, default=None)
+
+    def gain_of(
+        before: Candidate, after: Candidate, expected: tuple[float, float]
+    ) -> tuple[float, float]:
+        rows = [losses[c.name, c.unlabeled_weight][0] for c in (before, after)]
+        single = int((counts == 1).sum())
+        return _expected_gain(rows[0] - rows[1], labels[tested], single, expected)
+
+    names = [{form.name for form in forms if form.joins is joins} for joins in (False, True)]
+    alone, joined = ([c for c in candidates if c.name in some] for some in names)
+    if alone and joined:
+        bests = min(alone, key=_loss), min(joined, key=_loss)
+        some = joined if gain_of(*bests, EXPECTED_OF_JOINING)[0] > 0 else alone
+    else:
+        some = candidates
+    plain = min((c for c in some if c.unlabeled_weight is None), key=_loss)
+    mixed = min((c for c in some if c.unlabeled_weight is not None), key=_loss, default=None)
     if mixed is None:
-        return Choice(plain, tuple(candidates), 0.0, 0.0)
-    before, after = (losses[c.name, c.unlabeled_weight][0] for c in (plain, mixed))
-    gain, error = _expected_gain(before - after, labels[tested], int((counts == 1).sum()))
-    return Choice(mixed if gain > 0 else plain, tuple(candidates), gain, error)
+        return Choice(plain, tuple(some), 0.0, 0.0)
+    gain, error = gain_of(plain, mixed, EXPECTED_GAIN)
+    return Choice(mixed if gain > 0 else plain, tuple(some), gain, error)
 
 
 def _loss(candidate: Candidate) -> float:
@@ -164,11 +185,13 @@ def _folds(labels: np.ndarray[Any, Any], most: int, seed: int) -> list[tuple[Ten
     return [((~mask).nonzero()[:, 0], mask.nonzero()[:, 0]) for mask in own if mask.any()]
 
 
-def _expected_gain(gains: Tensor, labels: Tensor, untested: int) -> tuple[float, float]:
+def _expected_gain(
+    gains: Tensor, labels: Tensor, untested: int, expected: tuple[float, float]
+) -> tuple[float, float]:
     """Return the expected gain in balanced log-loss, and its standard error.
 
     A few labels tell little, and about classes with one label nothing: the estimate is combined
-    with ``EXPECTED_GAIN``, as the mean of normal distributions.
+    with what is *expected* before any label is seen, as the mean of normal distributions.
 
     Args:
         gains: float64, (N,), of each tested image.
@@ -179,12 +202,12 @@ def _expected_gain(gains: Tensor, labels: Tensor, untested: int) -> tuple[float,
     means = (torch.zeros_like(counts).index_add_(0, labels, gains) / counts)[present]
     number = len(means)
     if number < 2:
-        return EXPECTED_GAIN
+        return expected
     shares = _shares(labels, len(counts))
     within = ((gains - means.mean()) * shares).square().sum()
     variance = max(float(within), float(means.var()) / number) + 1e-12
     all_classes = number + untested
-    mean, error = EXPECTED_GAIN
+    mean, error = expected
     measured = (number * float(means.mean()) + untested * mean) / all_classes
     variance *= (number / all_classes) ** 2
     precision = 1 / error**2 + 1 / variance

@@ -143,7 +143,8 @@ class ReadoutFitter:
             kinds = [kind for kind in readout.blocks if kind != "network" or useful]
             few = {kind: self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds}
             joined = join(list(few.values()), self.dimensions)
-            forms.append(Features(name, joined.labeled, joined.unlabeled))
+            joins = self._embedded is not None and "patches" in fixed
+            forms.append(Features(name, joined.labeled, joined.unlabeled, joins))
             readouts[name], projected[name] = readout, few
         given = self.part.mixture_weight
         choice = choose(
