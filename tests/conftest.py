@@ -68,8 +68,7 @@ MARKS = {
     ],
     "slow": [
         "test_advice_of_runs.py",
-        "test_advice_of_verbs.py",
-        "test_advice_table.py",
+        "test_advice_tables.py",
         "test_beliefs.py",
         "test_cli_demo.py",
         "test_compiled_step.py",

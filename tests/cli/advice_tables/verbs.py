@@ -1,4 +1,4 @@
-"""Advice of the other verbs, done as it says: one table, as in ``test_advice_table.py``."""
+"""Cases of advice of all verbs but ``daso train``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TextIO
 import numpy as np
 import pytest
 import torch
-from advice import Case, do_as_advised, little_memory, trained, write_place
+from advice import Case, little_memory, trained
 from label_sets import label_some, pixels, png, write_image
 
 from daso.cli import main
@@ -22,7 +22,6 @@ from daso.export.facts import ModelFacts
 from daso.reproduce import campaign
 from daso.reproduce.campaign import Campaign
 from daso.reproduce.scales import SCALES
-from tests.conftest import Say
 
 
 def others() -> None:
@@ -391,16 +390,3 @@ CASES: dict[str, Case] = {
         prepare=no_locks,
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("table"))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_trouble_is_gone_after_doing_as_advised(
-    name: str, place: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = Path(shutil.copytree(place, tmp_path / "here"))
-    do_as_advised(CASES[name], here, say, monkeypatch)
