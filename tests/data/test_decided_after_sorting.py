@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_sets import label_some, write_folder, write_image
+from label_sets import label_some, write_folder
+from made_files import write_image
 from test_label_sorting import labels_of, opened, tree, unlabeled_of
 
 from daso.data.journal import Entry, apply

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import encoded
 from PIL import Image
 
 from daso.data.images.decode import decode, decode_for_model, read_header, to_pixels
@@ -18,12 +19,6 @@ from daso.errors import DataError
 DEEP = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
 EIGHT = [0, 1, 128, 255]
 """The same in 8 bits."""
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def colors(height: int = 6, width: int = 10) -> np.ndarray:

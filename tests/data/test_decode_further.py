@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from made_files import encoded, png_header, png_of_chunks
 from PIL import Image
-from test_decode import DEEP, EIGHT, encoded, tiff
+from test_decode import DEEP, EIGHT, tiff
 
 from daso.data.images.decode import decode, read_header
 from daso.errors import DataError
@@ -19,12 +20,8 @@ Chunk = tuple[bytes, bytes]
 
 def png(depth: int, kind: int, width: int, rows: Sequence[bytes], *chunks: Chunk) -> bytes:
     """Write a PNG of any depth and color type; *chunks* come before the pixels."""
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b""))
-    )
+    return png_of_chunks(png_header(width, len(rows), depth, kind), *chunks, (b"IDAT", pixels))
 
 
 def test_the_transparent_color_of_a_png_is_one_of_its_own_depth() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -12,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from label_sets import pixels, png, write_folder, write_image
+from label_sets import write_folder
+from made_files import pixels, png, write_image, write_shard, write_tar
 
 from daso.data.open import open_source
 from daso.errors import DataError
@@ -25,16 +24,6 @@ def table(folder: Path, labels: list[str], header: str = "path,label") -> str:
     for number in range(len(labels)):
         write_image(folder / f"{number}.png", number)
     return "\n".join([header, *(f"{n}.png,{label}" for n, label in enumerate(labels))]) + "\n"
-
-
-def shard(path: Path, labels: list[str], mode: str = "w", first: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for number, label in enumerate(labels):
-            for name, content in (("png", png(pixels(first + number))), ("cls", label.encode())):
-                member = tarfile.TarInfo(f"{number}.{name}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
 
 
 def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
@@ -88,7 +77,7 @@ def test_numbers_in_shards_are_those_of_manifests(tmp_path: Path) -> None:
         ("floats", ["0.0", "1.0", "0", "1"], ("0", "1")),
         ("gaps", ["2", "10", "2", "10"], None),
     ):
-        shard(tmp_path / name / "train-0.tar", labels)
+        write_shard(tmp_path / name / "train-0.tar", labels)
         if classes is None:
             with pytest.raises(DataError, match="number the classes"):
                 read(tmp_path / name)
@@ -224,12 +213,8 @@ def sample(*labels: tuple[str, bytes]) -> Callable[[Path], Path]:
     """Return a function that writes a shard in which a sample has several labels."""
 
     def write(folder: Path) -> Path:
-        shard(folder / "train-0.tar", ["0", "1"])
-        with tarfile.open(folder / "train-0.tar", "a") as archive:
-            for name, content in (("2.png", png(pixels(2))), *labels):
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+        write_shard(folder / "train-0.tar", ["0", "1"])
+        write_tar(folder / "train-0.tar", [("2.png", png(pixels(2))), *labels], "a")
         return folder
 
     return write
@@ -361,14 +346,14 @@ def test_captions_and_files_are_no_splits(tmp_path: Path) -> None:
 
 
 def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path: Path) -> None:
-    shard(tmp_path / "shards" / "train-0.tar", ROWS)
-    shard(tmp_path / "shards" / "val-0.tar.bz2", ROWS, "w:bz2")
+    write_shard(tmp_path / "shards" / "train-0.tar", ROWS)
+    write_shard(tmp_path / "shards" / "val-0.tar.bz2", ROWS, "w:bz2")
     write_image(tmp_path / "shards" / "test" / "cat" / "0.png", 9)
     notes = read(tmp_path / "shards")[2]
     assert "val-0.tar.bz2" in notes
     assert "'test/'" in notes
     folder = write_folder(tmp_path / "photos")
-    shard(folder / "unlabeled-0.tar", ROWS)
+    write_shard(folder / "unlabeled-0.tar", ROWS)
     (folder / "more.zip").touch()
     assert "not read: 'more.zip', 'unlabeled-0.tar'" in read(folder)[2]
     (folder / "labeled" / "cat" / ".DS_Store").touch()
@@ -390,7 +375,7 @@ def test_labels_mean_the_same_in_all_parts(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         (folder / "parquet").mkdir(parents=True)
         for part, labels, first in (("train", train, 0), ("test", test, 9)):
-            shard(folder / "tar" / f"{part}-0.tar", labels, first=first)
+            write_shard(folder / "tar" / f"{part}-0.tar", labels, first=first)
             images = [{"bytes": png(pixels(first + n)), "path": None} for n in range(len(labels))]
             table = pa.table({"image": pa.array(images), "label": labels})
             parquet.write_table(table, folder / "parquet" / f"{part}.parquet")

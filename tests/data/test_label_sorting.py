@@ -10,14 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from label_sets import (
-    KINDS,
-    give,
-    label_some,
-    write_folder,
-    write_image,
-    write_set,
-)
+from label_sets import KINDS, give, label_some, write_folder, write_set
+from made_files import write_image
 
 from daso.data.journal import Journal
 from daso.data.labeling import (

@@ -10,7 +10,7 @@ import pytest
 from damage import QUICK, damaged, put, survives
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from made_files import plain_png
 
 from daso.data.formats.manifest import list_manifest
 from daso.data.listing import Listing
@@ -24,9 +24,7 @@ SUFFIXES = st.sampled_from([".csv", ".tsv", ".jsonl"])
 
 
 def png(value: int) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (value, 0, 0)).save(stream, "PNG")
-    return stream.getvalue()
+    return plain_png((value, 0, 0))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 from advice import FIXMATCH, TRAIN, Case, little_memory
-from label_sets import label_some, write_image
+from label_sets import label_some
+from made_files import write_image
 
 from daso.train.step import mapped_tables
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import errno
-import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from advice import Case, little_memory, trained
-from label_sets import label_some, pixels, png, write_image
+from label_sets import label_some
+from made_files import pixels, png, write_image, write_tar
 
 from daso.cli import main
 from daso.export.facts import ModelFacts
@@ -42,14 +41,11 @@ def without_predictions(patch: pytest.MonkeyPatch) -> None:
 
 
 def shard_of(names: list[str]) -> None:
-    Path("shards").mkdir(exist_ok=True)
-    with tarfile.open("shards/train-0.tar", "w") as archive:
-        for name in names:
-            number, content = int(name[0]), name[0].encode()
-            content = png(pixels(number)) if name.endswith("png") else content
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    members = [
+        (name, png(pixels(int(name[0]))) if name.endswith("png") else name[0].encode())
+        for name in names
+    ]
+    write_tar(Path("shards/train-0.tar"), members)
 
 
 def sorted_shard() -> str:
