@@ -64,6 +64,7 @@ MARKS = {
         "test_sweep.py",
         "test_torchrun.py",
         "test_track.py",
+        "test_track_libraries.py",
         "test_workers.py",
     ],
     "slow": [

@@ -1,0 +1,33 @@
+"""Labels of a source, by the pixels of its images, and of its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daso.data.journal import Journal
+from daso.data.labeling import (
+    LabelingData,
+    open_for_labeling,
+)
+from daso.data.source import Source
+
+LABELS: dict[int, str | None] = {1: "fox", 2: "cat", 5: "ape", 9: None, 7: "cat"}
+
+
+def labels_of(source: Source) -> dict[str, str]:
+    """Return the class of every labeled image by its pixels."""
+    images = source.train
+    return {
+        digest.tobytes().hex(): source.class_names[label]
+        for digest, label in zip(images.digests, images.labels, strict=True)
+    }
+
+
+def unlabeled_of(source: Source) -> set[str]:
+    pool = source.unlabeled
+    return set() if pool is None else {digest.tobytes().hex() for digest in pool.digests}
+
+
+def opened(source: Path) -> tuple[Journal, LabelingData]:
+    data = open_for_labeling(str(source))
+    return Journal.open(data.journal), data
