@@ -105,12 +105,8 @@ def test_tensorboard_has_every_number_of_the_rows_and_weights_are_the_same(
 def test_a_resumed_run_goes_on_in_the_same_place(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"
-    assert (
-        main(
-            ["train", "digits", *TINY, "--steps", "6", "--out", str(run), "--track", "tensorboard"]
-        )
-        == 0
-    )
+    options = [*TINY, "--steps", "6", "--out", str(run)]
+    assert main(["train", "digits", *options, "--track", "tensorboard"]) == 0
     assert used_before(run) == ("tensorboard",)
     cut_back(run, 4)
     assert main(["resume", str(run)]) == 0
