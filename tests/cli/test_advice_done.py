@@ -86,19 +86,6 @@ def test_a_prior_is_given_as_advised(run: Path, say: Say, tmp_path: Path) -> Non
     assert status == 0, said
 
 
-def test_a_row_of_a_comparison_is_chosen_as_advised(run: Path, say: Say, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    assert (
-        say("train", "--like", run, "--seed", 1, "--method", "supervised+la", "--out", other)[0]
-        == 0
-    )
-    status, said = say("compare", run, other, "--baseline", "nothing", "--out", tmp_path / "c")
-    assert status != 0
-    name = re.split(r", |\.", said.split("choose from ")[1])[0].strip("'\n ")
-    status, said = say("compare", run, other, "--baseline", name, "--out", tmp_path / "c")
-    assert status == 0, said
-
-
 def test_the_place_of_images_is_given_as_advised(run: Path, say: Say, tmp_path: Path) -> None:
     here = write_folder(tmp_path / "photos")
     (here / "labeled" / "cat" / "00.png").unlink()
