@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from label_sets import give, label_some, write_folder
-from labeled_sources import LABELS, labels_of, opened, unlabeled_of
+from labeled_sources import LABELS, labels_of, opened, sort, tree, unlabeled_of
 from made_files import write_image
 
 from daso.data.journal import Journal
@@ -28,14 +28,6 @@ from daso.data.open import open_source
 from daso.data.source import Source
 from daso.data.split import make_split
 from daso.errors import DataError, RunError
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and "daso-labels" not in path.name
-    }
 
 
 def flat_folder(folder: Path) -> Path:
@@ -100,8 +92,7 @@ def test_a_kill_at_any_file_loses_nothing(
     label_some(tmp_path / "data", {0: "dog"}, "train")
     expected, files = labels_of(open_source(str(tmp_path / "data"))), tree(tmp_path / "data")
     whole = shutil.copytree(tmp_path / "data", tmp_path / "whole")
-    with opened(whole)[0] as journal:
-        sort_files(journal, open_for_labeling(str(whole)), how)
+    sort(whole, how)
     for number in (0, 3):
         source = shutil.copytree(tmp_path / "data", tmp_path / f"{number}")
         data = open_for_labeling(str(source))
