@@ -36,12 +36,14 @@ def plain_png(color: int | tuple[int, int, int], size: tuple[int, int] = (8, 8))
     return encoded(Image.new("L" if isinstance(color, int) else "RGB", size, color))
 
 
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
     """Return a PNG of any chunks, valid or not; the last one is added."""
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in (*chunks, (b"IEND", b""))
-    )
+    whole = (png_chunk(name, data) for name, data in (*chunks, (b"IEND", b"")))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
 
 
 def png_header(width: int, height: int, depth: int = 8, kind: int = 2) -> tuple[bytes, bytes]:
