@@ -43,7 +43,12 @@ SPLIT = SplitOptions(
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 MARKS = {
-    "browser": ["test_html_browser.py", "test_label_page.py", "test_label_views.py"],
+    "browser": [
+        "test_comparison_browser.py",
+        "test_html_browser.py",
+        "test_label_page.py",
+        "test_label_views.py",
+    ],
     "process": [
         "test_campaign.py",
         "test_cli_usage.py",
