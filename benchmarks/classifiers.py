@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from common import ahead, mean_and_deviation, provenance, read_csv
+from common import (
+    ahead,
+    best_options,
+    grid,
+    grouped,
+    mean_and_deviation,
+    print_heading,
+    provenance,
+    read_csv,
+)
 from embeddings import Array, Split, label_spreading, logistic, measure, self_training
 from sklearn.preprocessing import StandardScaler
 from unlabeled import MIXTURE, Opened, Options, open_setting, settings_of
@@ -40,20 +48,17 @@ Stage = Literal["develop", "test", "table"]
 DEVELOPMENT_SEEDS = (100, 101)
 
 
-def grid(make: Callable[..., Any], **values: tuple[Any, ...]) -> Any:
-    products = itertools.product(*values.values())
-    return make, [dict(zip(values, product, strict=True)) for product in products]
-
-
 STRENGTHS = {"pixels": (1e-5, 1e-4, 1e-3), "patches": (1e-3, 1e-2, 1e-1)}
 """C of logistic regression."""
-CANDIDATES: dict[str, Callable[[str], tuple[Callable[..., Any], list[dict[str, Any]]]]] = {
-    "logistic": lambda of: grid(logistic, C=STRENGTHS[of], weight=("balanced",)),
-    "self-training": lambda of: grid(
-        self_training, C=STRENGTHS[of][1:], weight=("balanced",), threshold=(0.6, 0.8)
+CANDIDATES: dict[str, tuple[Callable[..., Any], Callable[[str], list[dict[str, Any]]]]] = {
+    "logistic": (logistic, lambda of: grid(C=STRENGTHS[of], weight=("balanced",))),
+    "self-training": (
+        self_training,
+        lambda of: grid(C=STRENGTHS[of][1:], weight=("balanced",), threshold=(0.6, 0.8)),
     ),
-    "label-spreading": lambda _: grid(
-        label_spreading, n_neighbors=(5, 15), alpha=(0.2,), unit_length=(False, True)
+    "label-spreading": (
+        label_spreading,
+        lambda _: grid(n_neighbors=(5, 15), alpha=(0.2,), unit_length=(False, True)),
     ),
 }
 
@@ -98,16 +103,6 @@ def features_of(prepared: Prepared, kind: str) -> Split:
     return Split(fit, labels, measured, data.test.labels.numpy(), data.class_counts)
 
 
-def best(path: Path, key: dict[str, str]) -> dict[str, Any]:
-    """Return the hyper-parameters with the best mean on the development seeds."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in read_csv(path):
-        if row["stage"] == "develop" and key.items() <= row.items():
-            found[row["options"]].append(float(row["balanced_accuracy"]))
-    values: dict[str, Any] = json.loads(max(found, key=lambda name: float(np.mean(found[name]))))
-    return values
-
-
 def run(options: Classifiers) -> None:
     torch.set_num_threads(1)
     about, opened = provenance(threads=1), Opened()
@@ -117,9 +112,13 @@ def run(options: Classifiers) -> None:
         seed, source, _, shape = setting
         features: dict[str, Split] = {}
         for kind, name in itertools.product(options.features, CANDIDATES):
-            make, values = CANDIDATES[name](kind)
+            make, candidates = CANDIDATES[name]
             line = {"source": source, "shape": shape, "features": kind, "classifier": name}
-            for chosen in values if options.stage == "develop" else [best(options.results, line)]:
+            if options.stage == "develop":
+                values = candidates(kind)
+            else:
+                values = [best_options(read_csv(options.results), {**line, "stage": "develop"})]
+            for chosen in values:
                 key = {"stage": options.stage, **line, "seed": str(seed)}
                 key["options"] = json.dumps(chosen)
                 if has_row(options.results, key):
@@ -141,29 +140,24 @@ def run(options: Classifiers) -> None:
 
 def table(options: Classifiers) -> None:
     """Print the best candidates beside the mixture."""
-    found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    for row in read_csv(options.results):
-        if row["stage"] == "test":
-            name = f"{row['features']}, {row['classifier']}"
-            found[row["source"], row["shape"]][name][row["seed"]] = row
-    for row in read_csv(options.others):
-        if row["side"] == "patches" and row["labels"] == "250-5":
-            found[row["source"], row["shape"]]["patches"][row["seed"]] = row
-    print(
-        "| images | unlabeled | classifier | seeds | balanced (rarest third) | mixture ahead by |"
-    )
-    print("|---|---|---|---|---|---|")
+    mixture = {"side": "patches", "labels": "250-5"}
+
+    def setting(row: dict[str, str]) -> tuple[str, str]:
+        return row["source"], row["shape"]
+
+    tested = (row for row in read_csv(options.results) if row["stage"] == "test")
+    found = grouped(tested, setting, lambda row: f"{row['features']}, {row['classifier']}")
+    ours = (row for row in read_csv(options.others) if mixture.items() <= row.items())
+    rivals = grouped(ours, setting, lambda row: row["side"])
+    balanced_few = "balanced (rarest third)"
+    print_heading("images", "unlabeled", "classifier", "seeds", balanced_few, "mixture ahead by")
     for (source, shape), classifiers in found.items():
         for name, rows in classifiers.items():
-            if name == "patches":
-                continue
             balanced, few = (
                 mean_and_deviation([float(row[column]) for row in rows.values()])
                 for column in ("balanced_accuracy", "recall_few")
             )
-            wins = ahead(classifiers["patches"], rows)
+            wins = ahead(rivals[source, shape]["patches"], rows)
             print(f"| {source} | {shape} | {name} | {len(rows)} | {balanced} ({few}) | {wins} |")
 
 

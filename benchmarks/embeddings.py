@@ -23,7 +23,6 @@ import json
 import platform
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,17 @@ import sklearn
 import torch
 import torch.nn.functional as F
 import tyro
-from common import ahead, mean_and_deviation, provenance, read_csv
+from common import (
+    ahead,
+    best_options,
+    first_of_each,
+    grid,
+    grouped,
+    mean_and_deviation,
+    print_heading,
+    provenance,
+    read_csv,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -111,11 +120,6 @@ STRENGTHS = {
 def candidates(data: str) -> dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]]:
     """Return the baselines by name: what makes one, and the hyper-parameters to choose from."""
 
-    def grid(**values: tuple[Any, ...]) -> list[dict[str, Any]]:
-        return [
-            dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
-        ]
-
     strengths = STRENGTHS[data]
     # The grids are coarser where a fit takes seconds, by what was best at first.
     small = data == "digits"
@@ -147,12 +151,6 @@ def embed(images: Array, resolution: int) -> Array:
             pixels = F.interpolate(colored, size, mode="bilinear", antialias=True)
             parts.append(network.extract_features((pixels - 127) / 128).mean((2, 3)))
     return np.asarray(torch.cat(parts).numpy())
-
-
-def first_of_each(labels: Array, number: int) -> Array:
-    return np.sort(
-        np.concatenate([np.flatnonzero(labels == k)[:number] for k in range(labels.max() + 1)])
-    )
 
 
 def read(name: str, place: Path | None, cache: Path) -> Data:
@@ -256,18 +254,6 @@ def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:
     }
 
 
-def chosen(path: Path, data: str, shape: str, method: str) -> dict[str, Any]:
-    """Return the hyper-parameters with the best mean on the development splits."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in read_csv(path):
-        key = (row["data"], row["unlabeled_shape"], row["method"], row["measured_on"])
-        if key == (data, shape, method, "development"):
-            found[row["options"]].append(float(row["balanced_accuracy"]))
-    best = max(found, key=lambda options: float(np.mean(found[options])))
-    choice: dict[str, Any] = json.loads(best)
-    return choice
-
-
 def run(options: Embeddings) -> None:
     torch.set_num_threads(1)
     about = provenance(threads=1)
@@ -276,10 +262,12 @@ def run(options: Embeddings) -> None:
     for name, shape in itertools.product(options.data, options.shapes):
         data = read(name, options.cifar10 if name == "cifar10" else None, options.cache)
         cells: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
-        for method, (make, grid) in candidates(name).items() if options.baselines else ():
-            if len(grid) > 1 and options.stage == "test":
-                grid = [chosen(options.results, name, shape, method)]
-            cells += [(method, make, values) for values in grid]
+        for method, (make, tried) in candidates(name).items() if options.baselines else ():
+            if len(tried) > 1 and options.stage == "test":
+                key = {"data": name, "unlabeled_shape": shape, "method": method}
+                key |= {"measured_on": "development"}
+                tried = [best_options(read_csv(options.results), key)]
+            cells += [(method, make, values) for values in tried]
         networks = {} if options.n_networks == 1 else {"n_networks": options.n_networks}
         cells += [(method, DASOClassifier, networks) for method in options.methods]
         for seed in seeds:
@@ -318,22 +306,18 @@ def run(options: Embeddings) -> None:
 
 def table(options: Embeddings) -> None:
     """Print balanced accuracies, and the gain of the first of --methods seed by seed."""
-    found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(
-        lambda: defaultdict(dict)
+
+    def named(method: str, networks: int) -> str:
+        return method + (f", {networks} networks" if networks > 1 else "")
+
+    found = grouped(
+        (row for row in read_csv(options.results) if row["measured_on"] == "test"),
+        lambda row: (row["data"], row["unlabeled_shape"]),
+        lambda row: named(row["method"], json.loads(row["options"]).get("n_networks", 1)),
     )
-    for row in read_csv(options.results):
-        if row["measured_on"] == "test":
-            networks = json.loads(row["options"]).get("n_networks", 1)
-            name = row["method"] + (f", {networks} networks" if networks > 1 else "")
-            found[row["data"], row["unlabeled_shape"]][name][row["seed"]] = row
-    first = options.methods[0]
-    if options.n_networks > 1:
-        first += f", {options.n_networks} networks"
-    print(
-        "| data, unlabeled | method | seeds | balanced accuracy | rarest third | seconds | "
-        f"{first} ahead by |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    first = named(options.methods[0], options.n_networks)
+    numbers = ("balanced accuracy", "rarest third", "seconds")
+    print_heading("data, unlabeled", "method", "seeds", *numbers, f"{first} ahead by")
     for (name, shape), methods in found.items():
         ours = methods.get(first, {})
         for method, rows in methods.items():

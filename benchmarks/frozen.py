@@ -23,7 +23,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +30,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from common import ahead, mean_and_deviation, provenance, read_csv
+from common import (
+    ahead,
+    first_of_each,
+    grouped,
+    mean_and_deviation,
+    print_heading,
+    provenance,
+    read_csv,
+)
 from sklearn.linear_model import LogisticRegression
 
 from daso.data.images.decoded import DecodedImages, select_images
@@ -119,10 +126,8 @@ class Frozen:
     """Measure images a second instead."""
 
 
-def first_of_each(pool: DecodedImages, start: int, stop: int) -> DecodedImages:
-    """Return the images of each class from number *start* to *stop*."""
-    classes = range(int(pool.labels.max()) + 1)
-    rows = np.sort(np.concatenate([np.flatnonzero(pool.labels == k)[start:stop] for k in classes]))
+def some_of_each(pool: DecodedImages, start: int, stop: int) -> DecodedImages:
+    rows = first_of_each(pool.labels, stop, start)
     return DecodedImages(select_images(pool.images, rows), pool.labels[rows])
 
 
@@ -131,10 +136,10 @@ def read(options: Frozen) -> Source:
     source = open_source("cifar10", data=options.data)
     assert source.test is not None
     if options.stage == "develop":
-        test = first_of_each(source.train, USED, USED + DEVELOPED_ON)
+        test = some_of_each(source.train, USED, USED + DEVELOPED_ON)
     else:
-        test = first_of_each(source.test, 0, TESTED_ON)
-    return replace(source, train=first_of_each(source.train, 0, USED), test=test)
+        test = some_of_each(source.test, 0, TESTED_ON)
+    return replace(source, train=some_of_each(source.train, 0, USED), test=test)
 
 
 def configure(options: Frozen, setting: str, variant: str, seed: int) -> RunConfig:
@@ -239,15 +244,11 @@ def campaign(options: Frozen) -> None:
 
 
 def table(options: Frozen) -> None:
-    found: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
-    for row in read_csv(options.results):
-        if row["measured_on"] == options.stage and row["setting"] in options.settings:
-            found[row["setting"]][row["variant"]][row["seed"]] = row
-    print(
-        "| setting | variant | seeds | balanced accuracy | adjusted after | rarest third | ahead "
-        "of supervised+la | s |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    rows_of = [row for row in read_csv(options.results) if row["measured_on"] == options.stage]
+    shown_rows = (row for row in rows_of if row["setting"] in options.settings)
+    found = grouped(shown_rows, lambda row: row["setting"], lambda row: row["variant"])
+    numbers = ("balanced accuracy", "adjusted after", "rarest third")
+    print_heading("setting", "variant", "seeds", *numbers, "ahead of supervised+la", "s")
     for setting, variants in found.items():
         for kind in ("logistic regression, C", "logistic regression, balanced"):
             rivals = {

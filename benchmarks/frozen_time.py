@@ -9,10 +9,8 @@ size, in torch, in torch with bfloat16 and in ONNX Runtime, measured in between.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from typing import Literal
 
 import torch
 import tyro
-from common import provenance, ratio, show
+from common import daso_command, environment_with, provenance, ratio, show
 from torch import Tensor
 
 from daso.files import read_json
@@ -57,10 +55,9 @@ def whole_command(options: FrozenTime) -> tuple[float, int]:
         words = ["train", str(options.data), "--freeze", "--network", options.network]
         words += ["--weights", str(options.weights), "--precision", options.precision]
         words += ["--embedding-folder", f"{place}/embeddings", "--out", f"{place}/run"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+        environment = environment_with(options.threads)
         started = time.perf_counter()
-        command = [sys.executable, "-m", "daso", *words]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        subprocess.run(daso_command(*words), check=True, env=environment, capture_output=True)
         seconds = time.perf_counter() - started
         data = read_json(Path(place, "run", "data.json"))
     counts = [data["unlabeled"], data["holdout"], data["test"]]

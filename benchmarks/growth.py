@@ -20,7 +20,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 import uuid
@@ -33,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import tyro
-from common import provenance, read_csv
+from common import daso_command, environment_with, provenance, read_csv
 
 from daso.files import read_rows
 from daso.report.results import append_row, has_row
@@ -124,11 +123,9 @@ def write_images(point: Point, folder: Path) -> tuple[Path, Path]:
 
 def run(threads: int, *words: object) -> tuple[float, float]:
     """Run a command of daso; return its core-seconds and the MB of its largest process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "daso", *map(str, words)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
+    command = daso_command(*words)
+    how: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment_with(threads), **how) as process:
         assert process.stderr is not None
         said = process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)
@@ -140,14 +137,11 @@ def run(threads: int, *words: object) -> tuple[float, float]:
 
 def label(threads: int, train: Path, out: Path) -> tuple[float, float]:
     """Return the seconds until the page can be used, and until 19 of 20 actions are answered."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "daso", "label", str(train), "--no-open", "--port", "0"]
-    command += ["--out", str(out)]
+    command = daso_command("label", train, "--no-open", "--port", 0, "--out", out)
     jar = http.cookiejar.CookieJar()
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment_with(threads), **how) as process:
         assert process.stdout is not None
         try:
             line = next((line for line in process.stdout if "http://" in line), "")

@@ -23,7 +23,6 @@ import itertools
 import tempfile
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
-from common import provenance, read_csv
+from common import gains, grouped, mean_and_error, print_heading, provenance, read_csv
 from label_pools import SETTINGS, Pool, draw, read
 from label_strategies import STRATEGIES, View
 from sklearn.linear_model import LogisticRegression
@@ -261,25 +260,13 @@ def campaign(options: LabelLoop) -> None:
                 print(*key.values(), numbers, flush=True)
 
 
-def gains(
-    ours: dict[str, dict[str, str]], others: dict[str, dict[str, str]], column: str
-) -> tuple[float, float]:
-    """Return the mean difference of rows with the same seeds, and its standard error."""
-    seeds = sorted(ours.keys() & others.keys())
-    found = [float(ours[seed][column]) - float(others[seed][column]) for seed in seeds]
-    error = float(np.std(found, ddof=1)) / len(found) ** 0.5 if len(found) > 1 else float("nan")
-    return float(np.mean(found)), error
-
-
 def table(options: LabelLoop) -> None:
     """Print means over seeds, and by how much daso label is ahead, with standard errors."""
-    found: dict[tuple[str, str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(
-        lambda: defaultdict(dict)
+    found = grouped(
+        (row for row in read_csv(options.csv) if int(row["seed"]) in options.seeds),
+        lambda row: (row["setting"], row["features"], row["begin"]),
+        lambda row: row["strategy"],
     )
-    for row in read_csv(options.csv):
-        if int(row["seed"]) in options.seeds:
-            key = row["setting"], row["features"], row["begin"]
-            found[key][row["strategy"]][row["seed"]] = row
     for (setting, features, begin), strategies in found.items():
         print(f"\n{setting}, {features}, from {begin}\n")
         columns = (
@@ -287,15 +274,14 @@ def table(options: LabelLoop) -> None:
             if begin == "labels"
             else ("classes_found_by_60",)
         )
-        print(f"| strategy | {' | '.join(columns)} | {OURS} ahead by |")
-        print("|---" * (len(columns) + 2) + "|")
+        print_heading("strategy", *columns, f"{OURS} ahead by")
         for strategy, rows in strategies.items():
             means = [np.mean([float(row[c]) for row in rows.values()]) for c in columns]
             shown = " | ".join(f"{mean:.1f}" for mean in means)
             ahead = ""
             if strategy != OURS and OURS in strategies:
-                pairs = (gains(strategies[OURS], rows, c) for c in columns)
-                ahead = ", ".join(f"{mean:+.1f} ± {error:.1f}" for mean, error in pairs)
+                gained = (gains(strategies[OURS], rows, c) for c in columns)
+                ahead = ", ".join(map(mean_and_error, gained))
             print(f"| {strategy} | {shown} | {ahead} |")
             if begin == "nothing":
                 until = [row["labels_until_all_classes"] or "-" for row in rows.values()]
@@ -320,8 +306,8 @@ def scale(options: LabelLoop) -> None:
         features[at : at + 10_000] = centers[rows] + random.standard_normal((len(rows), 128))
     features /= 2**0.5
     data = cast(LabelingData, Numbered(truth, 2 * classes, classes))
-    print(f"{count:,} images, {classes:,} classes\n\n| what | ms | ms of the processor |")
-    print("|---|---|---|")
+    print(f"{count:,} images, {classes:,} classes\n")
+    print_heading("what", "ms", "ms of the processor")
     with tempfile.TemporaryDirectory() as place, Journal.open(Path(place) / "j.jsonl") as journal:
         session = Session(data, journal, Embedding(features, "made up"))
         timed("first advice", session.wait)

@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
-from common import provenance
+from common import print_heading, provenance
 from safetensors import safe_open
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
-from daso.files import read_json
 from daso.report.html.run import load_run
 from daso.report.results import append_row
 from daso.report.runs import read_run
@@ -68,12 +68,6 @@ def encode(model: Model, pool: Pool) -> Floats:
     return torch.cat(parts).double().numpy()
 
 
-def softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    shares: Floats = powers / powers.sum(1, keepdims=True)
-    return shares
-
-
 def beliefs(folder: Path, model: Model, features: Floats) -> tuple[Floats, Floats]:
     """Return the probabilities of a run's classifier and of its prototypes."""
     if load_run(folder).beliefs.get("prototypes") != "method":
@@ -83,13 +77,14 @@ def beliefs(folder: Path, model: Model, features: Floats) -> tuple[Floats, Float
         prototypes = file.get_tensor("method.refine.queue.prototypes").astype(np.float64)
     with torch.no_grad():
         logits = model.network.classify(torch.from_numpy(features).float(), model.network.output)
-    return softmax(logits.double().numpy()), softmax(unit(features) @ unit(prototypes).T / 0.05)
+    cosines = unit(features) @ unit(prototypes).T
+    return softmax(logits.double().numpy(), axis=1), softmax(cosines / 0.05, axis=1)
 
 
 def measure(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield a row, numbers in per cent, for each way to choose and number of labels."""
     model = load_model(folder, torch.device("cpu"), print)
-    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder))
+    config = RunConfig.read(folder)
     data: TrainingData = prepare(config).data
     assert data.unlabeled is not None
     assert data.test is not None
@@ -160,7 +155,7 @@ def main(options: LabelNext) -> None:
             gains[row["chosen"]].append((pair[0], pair[1]))
             if options.csv is not None:
                 append_row(options.csv, {**row, **provenance()})
-    print("| chosen | balanced accuracy | recall of the rarest third |\n|---|---|---|")
+    print_heading("chosen", "balanced accuracy", "recall of the rarest third")
     for name, found in gains.items():
         means = np.mean(found, axis=0)
         print(f"| {name} | {means[0]:+.1f} | {means[1]:+.1f} |")

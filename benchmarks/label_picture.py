@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from common import daso_command
+from elpv import load_cells
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -26,10 +27,7 @@ COLORS = 256
 
 def write_cells(folder: Path) -> dict[str, str]:
     """Write labeled/ and unlabeled/; return the classes of the unlabeled files by name."""
-    from elpv_dataset.utils import load_dataset
-
-    photos, chances, kinds = load_dataset()
-    classes = np.round(chances * 3).astype(int)
+    photos, classes, kinds = load_cells()
     order = np.random.default_rng(0).permutation(np.flatnonzero(kinds == "poly"))[:POOL]
     left = list(LABELED)
     truth = {}
@@ -62,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         truth = write_cells(Path(place) / "cells")
-        command = [sys.executable, "-m", "daso", "label", "cells", "--no-open", "--port", "0"]
+        command = daso_command("label", "cells", "--no-open", "--port", 0)
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=place) as server:
             assert server.stderr is not None
             address = next(

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from common import first_of_each
+from elpv import load_cells, test_and_pool
 from torch import Tensor
 
 from daso.data.draws import longtail_split
@@ -90,21 +92,12 @@ def _images(name: str, place: Path | None) -> tuple[Array, Array, Array, Array]:
         assert source.test is not None
         pools = []
         for pool, number in ((source.train, USED), (source.test, TESTED)):
-            classes = range(len(source.class_names))
-            first = [np.flatnonzero(pool.labels == k)[:number] for k in classes]
-            chosen = np.sort(np.concatenate(first))
+            chosen = first_of_each(pool.labels, number)
             pools += [np.asarray(pool.images[chosen]), pool.labels[chosen]]
         return pools[0], pools[1], pools[2], pools[3]
-    from elpv_dataset.utils import load_dataset
-
-    photos, chances, _ = load_dataset()
-    labels = np.round(chances * 3).astype(np.int64)
-    # Three tenths of each class are for the test, the same ones for every seed.
+    photos, labels, _ = load_cells()
     test = np.zeros(len(labels), dtype=bool)
-    random = np.random.default_rng(0)
-    for k in range(4):
-        rows = random.permutation(np.flatnonzero(labels == k))
-        test[rows[: round(0.3 * len(rows))]] = True
+    test[np.concatenate([rows for rows, _ in test_and_pool(labels)])] = True
     photos = photos[:, None]
     return photos[~test], labels[~test], photos[test], labels[test]
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
-from common import provenance, read_csv
+from common import daso_command, environment_with, provenance, read_csv
 from elpv import write_elpv
 from own_images import write_folders
 
@@ -139,7 +139,6 @@ def follow(
         RuntimeError: the command failed.
     """
     points: list[Point] = []
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     log = run.with_name(f"{run.name}.log")
     started = time.perf_counter()
     with log.open("wb") as output:
@@ -147,7 +146,7 @@ def follow(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=environment_with(threads),
             start_new_session=True,
         )
         try:
@@ -220,10 +219,8 @@ def conventional(folder: Path, run: Path, *added: str) -> list[str]:
 
 def fastest_workers(folder: Path, threads: int) -> str:
     """Return the number of data loaders with which the conventional pipeline is fastest."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = conventional(folder, folder / "unused", "--try-workers")
-    result = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return result.stdout.strip()
+    return subprocess.check_output(command, env=environment_with(threads), text=True).strip()
 
 
 def draw(rows: Sequence[dict[str, str]], path: Path, target: float) -> None:
@@ -267,7 +264,7 @@ def main(minutes: Minutes) -> None:
             else:
                 words = ["train", str(folder), "--out", str(run), "--seed", str(seed)]
                 words += [*DASO[side].split(), *minutes.encoder(run)]
-                command = [sys.executable, "-m", "daso", *words]
+                command = daso_command(*words)
             points, end = follow(command, run, minutes.budget, threads=minutes.threads)
             about = {**key, "target": f"{minutes.target:g}", **summary(points, end, minutes)}
             shown = {name: value for name, value in about.items() if name != "curve"}

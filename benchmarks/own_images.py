@@ -11,7 +11,6 @@ the results file, with the minutes of the whole command; a run that has its row 
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import tyro
+from common import daso_command
 from PIL import Image
 
 from daso.data.images.decoded import Decoded
@@ -84,7 +84,7 @@ def main(options: OwnImages) -> None:
             words = ["train", str(folder), "--out", str(run), "--seed", str(seed), *added.split()]
             if run.exists():
                 words = ["resume", str(run)]
-            subprocess.run([sys.executable, "-m", "daso", *words], check=True)
+            subprocess.run(daso_command(*words), check=True)
             row = {**key, "wall_minutes": f"{(time.monotonic() - start) / 60:.1f}"}
             append_row(options.results, {**row, **result_row(read_run(run))})
 

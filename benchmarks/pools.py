@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from common import provenance, ratio
+from common import print_heading, provenance, ratio
 from PIL import Image
 
 from daso.data.open import open_source
@@ -147,11 +147,8 @@ def main(options: Pools) -> None:
     source = open_source("cifar10", data=options.data)
     images, labels = np.asarray(source.train.images), source.train.labels
     about = provenance()
-    print(
-        "| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | "
-        "ratio |"
-    )
-    print("|---|---|---|---|---|")
+    in_memory = "in memory: steps/s, MB over torch"
+    print_heading("images", "decode and first run, s", in_memory, "from the cache", "ratio")
     for count in options.counts:
         folder = write_shards(options, images, count)
         write_labeled(folder, images, labels, source.class_names)

@@ -23,29 +23,24 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import random
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from common import Spread, provenance, ratio, show, spread_of
-from PIL import Image
-from pillow_augment import Array, Augmentation
-from sklearn.datasets import load_sample_image
-from steps import Case, Clock, Ours, Remote, Setting, Stopwatch, Theirs, Variant, measure_limits
+from steps import Case, Ours, Setting, Theirs, Variant, measure_limits
+from strong_views import measure_views
 from surroundings import Overhead, OwnWork, peak_of, peak_of_training, write_noise
+from timing import Clock, Remote
 
 from daso.methods.fixmatch import FixMatch
 from daso.report.results import append_row
 from daso.train.step.state import choose_device
-from daso.views import draw, join_draws, strong_from_draws
 
 SETTINGS = {
     "wrn-28-2-64": Setting("wrn-28-2", 64, 3, 32),
@@ -69,9 +64,6 @@ CONVENTIONAL = "conventional: float32, joint batch norm, eager"
 STEP = "step, times conventional"
 PARTS = ("data", "forward", "EMA features", "backward", "optimizer", "moving average", "other")
 RUN_STEPS, PERIOD, TEST_IMAGES = 250_000, 500, 10_000
-VIEW_SIZES: tuple[int, ...] = (32, 96, 224)
-VIEW_STEPS: tuple[int, ...] = (1, 4, 8, 16)
-VIEW_BATCH = 128
 
 Section = Literal["steps", "own-work", "overhead", "memory", "views"]
 
@@ -287,61 +279,6 @@ def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
     return result
 
 
-def photographs(count: int, size: int) -> Array:
-    """Return squares cut out of two photographs, uint8 (B, size, size, 3)."""
-    pictures = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
-    generator = random.Random(0)
-    crops = []
-    for index in range(count):
-        left, top = generator.randint(0, 640 - 300), generator.randint(0, 427 - 300)
-        crop = pictures[index % 2].crop((left, top, left + 300, top + 300))
-        crops.append(np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)))
-    return np.stack(crops)
-
-
-def strong_views(images: torch.Tensor, steps: int, seed: int, cutout: int) -> torch.Tensor:
-    """Return the strong views of several steps, each with its own generator."""
-    generators = [torch.Generator().manual_seed(seed + step) for step in range(steps)]
-    count, _, height, width = images.shape
-    draws = [draw(count // steps, height, width, generator) for generator in generators]
-    return strong_from_draws(images, join_draws(draws), cutout=cutout)
-
-
-def pillow_strong(images: Array, augmentation: Augmentation) -> list[Array]:
-    return [augmentation.strong(image) for image in images]
-
-
-def measure_views(speed: Speed) -> dict[str, Spread]:
-    """Return how many times as fast as Pillow strong views are made."""
-    torch.set_num_threads(speed.threads)
-    # As after a training step: from now on glibc keeps freed memory of this size.
-    torch.empty(2**24, dtype=torch.uint8).fill_(0)
-    watch = Stopwatch(torch.device("cpu"), speed.clock)
-    batch, sizes, counts = VIEW_BATCH, VIEW_SIZES, VIEW_STEPS
-    if speed.quick:
-        batch, sizes, counts = 4, (8,), (1, 2)
-    print(f"\n{'strong views':40} {'images/s':>10} {'Pillow':>10}  times Pillow")
-    result = {}
-    for size in sizes:
-        arrays = photographs(batch, size)
-        tensor = torch.from_numpy(np.ascontiguousarray(arrays.transpose(0, 3, 1, 2)))
-        augmentation = Augmentation(size, 4, size // 2, random.Random(0))
-        for steps in counts:
-            images = tensor.repeat(steps, 1, 1, 1)
-            rates: list[tuple[float, float]] = []
-            for number in range(speed.rounds + 1):
-                seed = number * steps
-                ours = watch.time(partial(strong_views, images, steps, seed, size // 2))
-                theirs = watch.time(partial(pillow_strong, arrays, augmentation))
-                rates.append((len(images) / ours, len(arrays) / theirs))
-            ours_rates, their_rates = zip(*rates[1:], strict=True)  # the first round fills caches
-            label = f"{batch} images of {size} px, {steps} step(s) at once"
-            result[label] = ratio(ours_rates, their_rates)
-            medians = [statistics.median(values) for values in (ours_rates, their_rates)]
-            print(f"{label:40} {medians[0]:10,.0f} {medians[1]:10,.0f}  {show(result[label])}")
-    return result
-
-
 def row(
     measured: str, spread: Spread, *, rounds: int, clock: str, threads: int, **columns: Any
 ) -> dict[str, Any]:
@@ -381,8 +318,8 @@ def measured_rows(
         about = {**daso, "classes": classes}
         yield "DASO's own work, times conventional", numbers["times_conventional"], about
         if step is not None:
-            shares = [ours / 1000 / step for ours in numbers["milliseconds"]["ours"]]
-            yield "DASO's own work, share of our fastest step", spread_of(shares), about
+            steps = [ours / 1000 / step for ours in numbers["milliseconds"]["ours"]]
+            yield "DASO's own work, share of our fastest step", spread_of(steps), about
     for label, share in result.get("overhead", {}).get("share_of_run", {}).items():
         measured = "evaluation, checkpoints, logging, share of a run"
         yield measured, spread_of([share]), {**daso, **columns(label)}
@@ -441,7 +378,7 @@ def main(speed: Speed) -> None:
         "own-work": lambda: measure_own_work(speed, device, fastest),
         "overhead": lambda: measure_overhead(speed, case, steps),
         "memory": lambda: measure_memory(speed, device),
-        "views": lambda: measure_views(speed),
+        "views": lambda: measure_views(speed.threads, speed.clock, speed.rounds, speed.quick),
     }
     for section, measure in sections.items():
         if section != "settings" and section not in speed.sections:

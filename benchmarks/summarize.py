@@ -10,14 +10,21 @@ above zero.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
-from common import mean_and_deviation, read_csv
+from common import (
+    Row,
+    gains,
+    grouped,
+    mean_and_deviation,
+    mean_and_error,
+    print_heading,
+    read_csv,
+)
 
 COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
@@ -40,43 +47,36 @@ class Summarize:
     """Method that the differences are to."""
 
 
-def paired(values: dict[str, float], baseline: dict[str, float]) -> str:
-    """Describe the difference of the seeds that both have."""
-    seeds = sorted(values.keys() & baseline.keys())
-    if not seeds or values == baseline:
+def setting_of(row: Row) -> str:
+    return f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
+
+
+def name_of(row: Row) -> str:
+    variant = row["variant"].removeprefix(row["method"])  # a campaign's begins with the method
+    return " ".join(filter(None, (row["method"], variant.strip(","))))
+
+
+def described(differences: Sequence[float]) -> str:
+    if not any(differences):
         return ""
-    difference = np.array([values[seed] - baseline[seed] for seed in seeds])
-    if len(seeds) == 1:
-        return f"{difference[0]:+.1f}"
-    error = difference.std(ddof=1) / np.sqrt(len(seeds))
-    return f"{difference.mean():+.1f} ± {error:.1f} ({(difference > 0).sum()} of {len(seeds)})"
+    better = sum(difference > 0 for difference in differences)
+    count = f" ({better} of {len(differences)})" if len(differences) > 1 else ""
+    return mean_and_error(differences) + count
 
 
 def main(summarize: Summarize) -> None:
-    settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    for row in read_csv(summarize.results):
-        setting = f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
-        variant = row["variant"].removeprefix(row["method"])  # a campaign's begins with the method
-        name = " ".join(filter(None, (row["method"], variant.strip(","))))
-        settings[setting][name][row["seed"]] = row
+    settings = grouped(read_csv(summarize.results), setting_of, name_of)
     for setting, methods in sorted(settings.items()):
         print(f"\n**{setting}**\n")
         difference = f"difference to {summarize.baseline} ± standard error"
-        columns = ["method", "seeds", *COLUMNS.values(), difference]
-        print(f"| {' | '.join(columns)} |")
-        print("|---" * len(columns) + "|")
-        accuracy = {
-            name: {seed: float(row["balanced_accuracy"]) for seed, row in seeds.items()}
-            for name, seeds in methods.items()
-        }
+        print_heading("method", "seeds", *COLUMNS.values(), difference)
+        baseline = methods.get(summarize.baseline, {})
         for name, seeds in methods.items():
             cells = [
                 mean_and_deviation([float(row[c]) for row in seeds.values() if row[c]])
                 for c in COLUMNS
             ]
-            difference = paired(accuracy[name], accuracy.get(summarize.baseline, {}))
+            difference = described(gains(seeds, baseline))
             print(f"| {name} | {len(seeds)} | {' | '.join(cells)} | {difference} |")
 
 

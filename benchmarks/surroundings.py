@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import pickle
 import statistics
 import subprocess
@@ -17,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import environment_with
 from conventional import Conventional, ConventionalDASO, ImageBatch
-from steps import Case, Stopwatch, Variant
+from steps import Case, Variant
+from timing import Stopwatch
 from torch import Tensor, nn
 
 from daso.data.benchmarks.cifar import CIFAR10
@@ -166,7 +167,7 @@ def peak_of(code: str, arguments: Sequence[str] = (), *, threads: int = 1) -> fl
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env=environment_with(threads),
     )
     if result.returncode:
         raise RuntimeError(f"{code.splitlines()[1]} {' '.join(arguments)} failed:\n{result.stderr}")

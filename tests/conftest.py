@@ -43,7 +43,12 @@ SPLIT = SplitOptions(
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 MARKS = {
-    "browser": ["test_html_browser.py", "test_label_page.py", "test_label_views.py"],
+    "browser": [
+        "test_comparison_browser.py",
+        "test_html_browser.py",
+        "test_label_page.py",
+        "test_label_views.py",
+    ],
     "process": [
         "test_campaign.py",
         "test_cli_usage.py",
@@ -64,12 +69,12 @@ MARKS = {
         "test_sweep.py",
         "test_torchrun.py",
         "test_track.py",
+        "test_track_libraries.py",
         "test_workers.py",
     ],
     "slow": [
         "test_advice_of_runs.py",
-        "test_advice_of_verbs.py",
-        "test_advice_table.py",
+        "test_advice_tables.py",
         "test_beliefs.py",
         "test_cli_demo.py",
         "test_compiled_step.py",

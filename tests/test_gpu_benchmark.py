@@ -54,7 +54,7 @@ def test_everything_runs_on_a_cpu_and_on_a_pretended_device(
         monkeypatch.syspath_prepend(str(TESTS / place))
     from pretend_cuda import pretend_cuda
 
-    monkeypatch.setattr(gpu, "start_daso", Here)
+    monkeypatch.setattr("gpu_trainings.start_daso", Here)
     monkeypatch.setattr(gpu, "device_exists", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
@@ -162,13 +162,13 @@ def test_a_cell_is_stopped_when_the_time_is_up_and_resumed_by_the_next_call(
             self.signals = (*self.signals, number)
 
     options = gpu.Gpu(device="cpu", quick=True, out=tmp_path, data=cifar10_folder / "cifar10")
-    monkeypatch.setattr(gpu, "start_daso", TimesOut)
+    monkeypatch.setattr("gpu_trainings.start_daso", TimesOut)
     with monkeypatch.context() as patch:
         patch.setattr("daso.cli.training.session.Stop", StopsAtOnce)
         numbers: dict[str, Any] = {}
         gpu.train_cell(options, 0.0, numbers)
     assert numbers["train"]["step"] < 8
-    monkeypatch.setattr(gpu, "start_daso", Here)
+    monkeypatch.setattr("gpu_trainings.start_daso", Here)
     numbers = {}
     gpu.train_cell(options, math.inf, numbers)
     assert numbers["evaluate"]["step"] == 8

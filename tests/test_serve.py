@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import socket
-import struct
 import subprocess
 import sys
 import zlib
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import encoded, png_header, png_of_chunks
 from PIL import Image
 
 import daso
@@ -54,6 +53,10 @@ def port(run_folder: Path) -> Iterator[int]:
         server.terminate()
 
 
+HUGE = png_of_chunks(png_header(40_000, 40_000, kind=0), (b"IDAT", zlib.compress(b"\0" * 100)))
+"""A few hundred bytes that claim to be 40,000 x 40,000 pixels."""
+
+
 def ask(
     port: int, content: bytes, path: str = "/predict", method: str = "POST"
 ) -> tuple[int, dict[str, object]]:
@@ -74,29 +77,6 @@ def send(port: int, request: bytes) -> tuple[int, dict[str, object]]:
         response = http.client.HTTPResponse(connection)
         response.begin()
         return response.status, json.loads(response.read())
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def huge_png() -> bytes:
-    """Return a few hundred bytes that claim to be 40,000 x 40,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
-    )
 
 
 def test_it_answers_as_the_model_does(run_folder: Path, port: int) -> None:
@@ -132,7 +112,7 @@ def test_what_is_no_image_is_refused(port: int) -> None:
     for content, status in (
         (b"", 415),
         (b"<html>", 415),
-        (huge_png(), 413),
+        (HUGE, 413),
         (encoded(Image.new("RGB", (60, 60), "red"))[:-40], 422),
         (encoded(Image.fromarray(np.zeros((60, 60), np.float32)), "TIFF"), 422),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", 415),

@@ -13,35 +13,14 @@ from daso.files import read_json, read_rows
 
 optuna = pytest.importorskip("optuna")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sweep.py"
-SPLIT = [
-    "--labeled-head",
-    "20",
-    "--unlabeled-head",
-    "40",
-    "--gamma-labeled",
-    "10",
-    "--gamma-unlabeled",
-    "10",
-    "--holdout",
-    "50",
-]
-TRAINING = [
-    "--batch",
-    "8",
-    "--network",
-    "small-4",
-    "--evaluate-every",
-    "20",
-    "--steps",
-    "200",
-    "--device",
-    "cpu",
-]
+SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"
+TRAINING = "--batch 8 --network small-4 --evaluate-every 20 --steps 200 --device cpu"
 
 
 def sweep(out: Path, said: Path) -> BaseProcess:
     vary = ["learning-rate=0.003:0.1:log", "method=supervised,fixmatch"]
-    words = ["digits", "--out", str(out), "--trials", "2", "--vary", *vary, *SPLIT, *TRAINING]
+    words = ["digits", "--out", str(out), "--trials", "2", "--vary", *vary]
+    words += [*SPLIT.split(), *TRAINING.split()]
     return start(run_script, EXAMPLE, words, {}, said)
 
 

@@ -59,14 +59,16 @@ def import_extra(module: str, extra: str, needs: str) -> Any:
     """Import a module of a package that *extra* of daso installs.
 
     Raises:
-        MissingDependencyError: it is not installed; *needs*, such as "daso label needs", begins the
-            message.
+        MissingDependencyError: it is not installed, or broken; *needs*, such as "daso label needs",
+            begins the message.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise MissingDependencyError(f"{needs} {package}: pip install 'daso[{extra}]'") from error
+        why = "" if error.name == package else f" ({first_line(error)})"
+        text = f"{needs} {package}: pip install 'daso[{extra}]'{why}"
+        raise MissingDependencyError(text) from error
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from test_advice_words import ROOT, texts
 
 from daso.cli import VERBS
 
-TESTS = ("cli/test_advice*.py", "report/test_advice*.py")
+TESTS = ("cli/test_advice*.py", "cli/advice_tables/*.py", "report/test_advice*.py")
 NAMED = re.compile(
     rf"(?<![\w-])--[a-z][a-z-]+|\bdaso ({'|'.join(VERBS)})\b|\bpip install\b"
     r"|\bpython -m daso[\w.]*|\btorchrun\b"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import socket
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from label_sets import label_some, png, write_folder, write_image, write_set
+from label_sets import label_some, write_folder, write_set
+from made_files import png, write_image, write_tar
 from PIL import Image
 
 from daso.cli import main
@@ -87,19 +86,6 @@ def test_a_prior_is_given_as_advised(run: Path, say: Say, tmp_path: Path) -> Non
     assert status == 0, said
 
 
-def test_a_row_of_a_comparison_is_chosen_as_advised(run: Path, say: Say, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    assert (
-        say("train", "--like", run, "--seed", 1, "--method", "supervised+la", "--out", other)[0]
-        == 0
-    )
-    status, said = say("compare", run, other, "--baseline", "nothing", "--out", tmp_path / "c")
-    assert status != 0
-    name = re.split(r", |\.", said.split("choose from ")[1])[0].strip("'\n ")
-    status, said = say("compare", run, other, "--baseline", name, "--out", tmp_path / "c")
-    assert status == 0, said
-
-
 def test_the_place_of_images_is_given_as_advised(run: Path, say: Say, tmp_path: Path) -> None:
     here = write_folder(tmp_path / "photos")
     (here / "labeled" / "cat" / "00.png").unlink()
@@ -121,31 +107,24 @@ def test_the_place_of_images_is_given_as_advised(run: Path, say: Say, tmp_path: 
 
 
 def test_shards_are_written_as_advised(say: Say, tmp_path: Path) -> None:
-    def shard(name: str, *members: tuple[str, bytes]) -> None:
-        with tarfile.open(tmp_path / name, "w") as archive:
-            for member, content in members:
-                about = tarfile.TarInfo(member)
-                about.size = len(content)
-                archive.addfile(about, io.BytesIO(content))
-
     images = [png(np.random.default_rng(n).integers(0, 256, (8, 8, 3), np.uint8)) for n in range(9)]
     some = [
         (f"{n}.{e}", c)
         for n in range(6)
         for e, c in (("png", images[n]), ("cls", b"01"[n % 2 :][:1]))
     ]
-    shard("train-0.tar", *some)
-    shard("train-1.tar", ("7.png", images[7]))
+    write_tar(tmp_path / "train-0.tar", some)
+    write_tar(tmp_path / "train-1.tar", [("7.png", images[7])])
     status, said = say("data", "check", tmp_path)
     assert status != 0
     (name,) = re.findall(r"move them to (\S+)\*\.tar", said)
     (tmp_path / "train-1.tar").rename(tmp_path / f"{name}0.tar")
     assert "1 unlabeled" in say("data", "check", tmp_path)[1]
-    shard("unlabeled-1.tar", ("cam.1.png", images[8]))
+    write_tar(tmp_path / "unlabeled-1.tar", [("cam.1.png", images[8])])
     status, said = say("data", "check", tmp_path)
     assert status != 0
     assert "write _ for the other points" in said
-    shard("unlabeled-1.tar", ("cam_1.png", images[8]))
+    write_tar(tmp_path / "unlabeled-1.tar", [("cam_1.png", images[8])])
     assert "2 unlabeled" in say("data", "check", tmp_path)[1]
 
 

@@ -65,7 +65,8 @@ def test_optional_packages_are_in_the_extras_that_errors_name() -> None:
     wrong = [
         f"{place}: {package} is not in {extra!r}"
         for place, package, extra in imports()
-        if package not in ", ".join(project["optional-dependencies"].get(extra, ["-"]))
+        if package.replace("_", "-")
+        not in ", ".join(project["optional-dependencies"].get(extra, ["-"]))
         or extra not in project["optional-dependencies"]
     ]
     assert not wrong

@@ -26,18 +26,9 @@ def _trained_folder(
 ) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     images = shutil.copytree(make_image_folder(), folder / "images")
-    options = [
-        "--method",
-        "fixmatch",
-        "--steps",
-        "30",
-        "--learning-rate",
-        "0.1",
-        "--ema-decay",
-        "0.5",
-    ]
-    options += ["--evaluate-every", "15", "--out", str(folder / "run")]
-    assert main(["train", str(images), *TINY, *options]) == 0
+    options = "--method fixmatch --steps 30 --learning-rate 0.1 --ema-decay 0.5 --evaluate-every 15"
+    words = [*TINY, *options.split(), "--out", str(folder / "run")]
+    assert main(["train", str(images), *words]) == 0
     return folder
 
 

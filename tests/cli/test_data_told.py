@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from label_sets import write_folder, write_image
+from label_sets import write_folder
+from made_files import write_image
 from run_files import edit
 
 from daso.cli import main

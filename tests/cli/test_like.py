@@ -68,18 +68,8 @@ def test_options_that_are_given_differ_and_nothing_else(
     finished_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "other"
-    line = [
-        "--like",
-        str(finished_run),
-        "--seed",
-        "3",
-        "--threshold=0.4",
-        "--steps",
-        "5",
-        "--out",
-        str(out),
-    ]
-    assert main(["train", *line]) == 0
+    options = ["--seed", "3", "--threshold=0.4", "--steps", "5"]
+    assert main(["train", "--like", str(finished_run), *options, "--out", str(out)]) == 0
     before, now = read_json(finished_run / "config.json"), read_json(out / "config.json")
     assert now["train"] == before["train"] | {"seed": 3, "steps": 5}
     assert now["method_options"] == before["method_options"] | {"threshold": 0.4}

@@ -321,16 +321,8 @@ def test_a_choice_by_a_hold_out_that_is_not_there(
     holdout: str, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = "--method supervised --network small-4 --steps 2 --batch 8 --device cpu --patience 1 --deploy best"
-    argv = [
-        "train",
-        "digits",
-        *options.split(),
-        "--holdout",
-        holdout,
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    assert main(argv) == 0
+    options += f" --holdout {holdout}"
+    assert main(["train", "digits", *options.split(), "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().err
     for option in ("--patience", "--deploy best"):
         assert (f"{option} has no effect without a hold-out" in printed) == said

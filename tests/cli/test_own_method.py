@@ -14,18 +14,8 @@ from daso.errors import OptionError
 from daso.report.runs import read_run
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_method.md"
-TINY = [
-    "--steps",
-    "6",
-    "--batch",
-    "8",
-    "--network",
-    "small-4",
-    "--device",
-    "cpu",
-    "--evaluate-every",
-    "3",
-]
+TINY = ["--steps", "6", "--batch", "8", "--evaluate-every", "3"]
+TINY += ["--network", "small-4", "--device", "cpu"]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from prediction import COUNT, NAMES, Capture, Rows, predict
+from prediction import COUNT, NAMES, Predict, Rows
 
 from daso.cli import main
 from daso.cli.prediction.classify import _print_estimate
@@ -35,21 +35,17 @@ def without_paths(rows: Rows) -> list[tuple[str, ...]]:
     return sorted(tuple(row.values())[1:] for row in rows)
 
 
-def test_the_order_is_that_of_the_paths(finished_run: Path, images: Path, capsys: Capture) -> None:
-    rows, _ = predict(capsys, finished_run, images)
+def test_the_order_is_that_of_the_paths(images: Path, predict: Predict) -> None:
+    rows, _ = predict(images)
     assert [row["path"] for row in rows] == sorted(map(str, images.rglob("*.png")))
     assert len(rows) == COUNT
 
 
 def test_all_kinds_of_input_get_the_same_answers(
-    finished_run: Path,
-    images: Path,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
+    images: Path, tmp_path: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = sorted(images.rglob("*.png"))
-    expected = without_paths(predict(capsys, finished_run, images, "--probabilities")[0])
+    expected = without_paths(predict(images, "--probabilities")[0])
     names = [str(file.relative_to(images)) for file in files]
     (images / "list.csv").write_text("label,path\n" + "".join(f"?,{name}\n" for name in names))
     (images / "list.txt").write_text("".join(f"{name}\n" for name in names))
@@ -67,23 +63,21 @@ def test_all_kinds_of_input_get_the_same_answers(
         tmp_path / "pixels.npy",
         tmp_path / "pixels.npz",
     ):
-        rows, _ = predict(capsys, finished_run, place, "--probabilities")
+        rows, _ = predict(place, "--probabilities")
         assert without_paths(rows) == expected, place
     assert [row["path"] for row in rows[:2]] == [f"{tmp_path / 'pixels.npz'}[{i}]" for i in (0, 1)]
     listing = io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode()))
     monkeypatch.setattr(sys, "stdin", listing)
-    rows, _ = predict(capsys, finished_run, "-", "--probabilities")
+    rows, _ = predict("-", "--probabilities")
     assert without_paths(rows) == expected
 
 
-def test_formats_hold_the_same(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_formats_hold_the_same(images: Path, tmp_path: Path, predict: Predict) -> None:
     (images / "damaged.png").write_bytes(b"no image")
     outs = [tmp_path / f"out.{ending}" for ending in ("csv", "jsonl", "parquet")]
     for out in outs:
         options = ("--out", out, "--top", "2", "--probabilities")
-        _, said = predict(capsys, finished_run, images, *options, status=1)
+        _, said = predict(images, *options, status=1)
         assert "1 of 41 images could not be read" in said
     (images / "damaged.png").unlink()
     with outs[0].open(newline="") as file:
@@ -108,10 +102,10 @@ def test_formats_hold_the_same(
     ]
 
 
-def test_top_and_unsure(finished_run: Path, images: Path, capsys: Capture) -> None:
-    plain, _ = predict(capsys, finished_run, images, "--probabilities")
+def test_top_and_unsure(images: Path, predict: Predict) -> None:
+    plain, _ = predict(images, "--probabilities")
     middle = sorted(float(row["confidence"]) for row in plain)[COUNT // 2]
-    rows, _ = predict(capsys, finished_run, images, "--top", "3", "--unsure", str(middle))
+    rows, _ = predict(images, "--top", "3", "--unsure", str(middle))
     for before, row in zip(plain, rows, strict=True):
         probs = {name: float(before[f"probability_{name}"]) for name in NAMES}
         best = sorted(probs, key=lambda name: -probs[name])
@@ -122,26 +116,24 @@ def test_top_and_unsure(finished_run: Path, images: Path, capsys: Capture) -> No
     assert 0 < sum(row["class"] == "unknown" for row in rows) < COUNT
 
 
-def test_probabilities_are_calibrated(finished_run: Path, images: Path, capsys: Capture) -> None:
+def test_probabilities_are_calibrated(finished_run: Path, images: Path, predict: Predict) -> None:
     def logarithms(temperature: float) -> np.ndarray:
         calibration = read_json(finished_run / "calibration.json")
         save_json(finished_run / "calibration.json", calibration | {"temperature": temperature})
-        logs = np.log(probabilities(predict(capsys, finished_run, images, "--probabilities")[0]))
+        logs = np.log(probabilities(predict(images, "--probabilities")[0]))
         return logs - logs.mean(1, keepdims=True)
 
     np.testing.assert_allclose(logarithms(1.0), 3 * logarithms(3.0), atol=2e-4)
     (finished_run / "calibration.json").unlink()
-    assert "not calibrated" in predict(capsys, finished_run, images)[1]
+    assert "not calibrated" in predict(images)[1]
 
 
-def test_priors(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_priors(finished_run: Path, images: Path, tmp_path: Path, predict: Predict) -> None:
     counts = np.array(read_json(finished_run / "data.json")["labeled_counts"])
-    plain = probabilities(predict(capsys, finished_run, images, "--probabilities")[0])
+    plain = probabilities(predict(images, "--probabilities")[0])
 
     def with_prior(*arguments: str | Path) -> np.ndarray:
-        return probabilities(
-            predict(capsys, finished_run, images, "--probabilities", *arguments)[0]
-        )
+        return probabilities(predict(images, "--probabilities", *arguments)[0])
 
     def expected(shares: np.ndarray) -> np.ndarray:
         shifted = plain * shares / counts
@@ -173,20 +165,22 @@ def test_logit_adjusted_answers_are_those_that_the_run_counted(
     assert right["uniform"] != right["logit-adjusted"]
 
 
-def test_an_estimate_from_few_images_is_called_uncertain(capsys: Capture) -> None:
+def test_an_estimate_from_few_images_is_called_uncertain(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for images, few in ((14, True), (1400, False)):
         _print_estimate(np.array([0.5, 0.5]), "a stub", ("cat", "dog"), images)
         assert ("14 images are few" in capsys.readouterr().err) == few
 
 
 def test_an_estimated_prior_is_a_fixed_point(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+    finished_run: Path, images: Path, tmp_path: Path, predict: Predict
 ) -> None:
     (images / "damaged.png").write_bytes(b"no image")
     counts = np.array(read_json(finished_run / "data.json")["labeled_counts"])
-    plain, _ = predict(capsys, finished_run, images, "--probabilities", status=1)
-    arguments = (finished_run, images, "--prior", "estimated", "--probabilities")
-    rows, said = predict(capsys, *arguments, status=1)
+    plain, _ = predict(images, "--probabilities", status=1)
+    arguments = (images, "--prior", "estimated", "--probabilities")
+    rows, said = predict(*arguments, status=1)
     assert f"{COUNT} images, estimated by expectation-maximization" in said
     assert sum(row["error"] != "" for row in rows) == 1
     before, after = (
@@ -198,44 +192,40 @@ def test_an_estimated_prior_is_a_fixed_point(
     shifted = before * estimate / counts
     np.testing.assert_allclose(after, shifted / shifted.sum(1, keepdims=True), atol=2e-3)
     assert abs(estimate - before.mean(0)).max() > 0.02
-    predict(capsys, *arguments, "--out", tmp_path / "out.csv", status=1)
+    predict(*arguments, "--out", tmp_path / "out.csv", status=1)
     with (tmp_path / "out.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
     (images / "damaged.png").unlink()
 
 
 def test_a_balanced_method_is_not_balanced_twice(
-    finished_run: Path, images: Path, capsys: Capture
+    finished_run: Path, images: Path, predict: Predict
 ) -> None:
-    plain, _ = predict(capsys, finished_run, images)
+    plain, _ = predict(images)
     config = read_json(finished_run / "config.json")
     config["train"]["labeled_sampling"] = "class-balanced"
     save_json(finished_run / "config.json", config)
     trained = {"configuration": RunConfig.read(finished_run).fingerprint()}
     for vouch in (finished_run / "checkpoints").glob("step-*.json"):
         save_json(vouch, read_json(vouch) | trained)
-    rows, said = predict(capsys, finished_run, images, "--prior", "uniform")
+    rows, said = predict(images, "--prior", "uniform")
     assert rows == plain
     assert "class-balanced sampling" in said
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(
-    finished_run: Path,
-    images: Path,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
+    images: Path, tmp_path: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = sorted(images.glob("*.png"))[:2]
     text = "\r\n".join(map(str, files))
     for encoding, status in (("utf-8-sig", 0), ("utf-16", 1)):
         listing = io.TextIOWrapper(io.BytesIO(text.encode(encoding)))
         monkeypatch.setattr(sys, "stdin", listing)
-        rows, said = predict(capsys, finished_run, "-", status=status)
+        rows, said = predict("-", status=status)
         assert len(rows) == (0 if status else 2)
         assert ("UTF-16" in said) == bool(status)
     (tmp_path / "prior.json").write_text(json.dumps(dict.fromkeys(NAMES, 1)), encoding="utf-8-sig")
-    predict(capsys, finished_run, files[0], "--prior", tmp_path / "prior.json")
+    predict(files[0], "--prior", tmp_path / "prior.json")
 
 
 def test_printed_rows_are_those_of_a_file_whatever_the_terminal_encodes(
@@ -255,10 +245,10 @@ def test_printed_rows_are_those_of_a_file_whatever_the_terminal_encodes(
 
 
 def test_a_place_without_images_is_answered_too(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+    images: Path, tmp_path: Path, predict: Predict
 ) -> None:
     (tmp_path / "empty").mkdir()
-    rows, _ = predict(capsys, finished_run, images, tmp_path / "empty", status=1)
+    rows, _ = predict(images, tmp_path / "empty", status=1)
     assert len(rows) == COUNT + 1
     assert "no image in it" in rows[-1]["error"]
 
@@ -301,7 +291,9 @@ REFUSED = [
 """Arguments behind the model, and a key word of the error."""
 
 
-def test_what_is_refused(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_what_is_refused(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_json(tmp_path / "short.json", {"0": 1})
     save_json(tmp_path / "strange.json", {"dog": 1})
     save_json(tmp_path / "list.json", [0.1] * 10)
@@ -325,15 +317,13 @@ def test_what_is_refused(finished_run: Path, images: Path, tmp_path: Path, capsy
 
 
 def test_rows_of_a_list_that_name_nothing_are_answered_in_place(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+    images: Path, tmp_path: Path, predict: Predict
 ) -> None:
     good = next(images.glob("*.png"))
     odd = '{"path": "\\ud800.png"}'
     lines = [json.dumps({"path": str(good)}), "{}", json.dumps({"path": "gone.png"}), odd, "[]"]
     (tmp_path / "list.jsonl").write_text("\n".join(lines) + "\n")
-    rows, _ = predict(
-        capsys, finished_run, tmp_path / "list.jsonl", "--out", tmp_path / "out.jsonl", status=1
-    )
+    rows, _ = predict(tmp_path / "list.jsonl", "--out", tmp_path / "out.jsonl", status=1)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["error"] is None for row in rows] == [True, False, False, False, False]
     assert "names no image" in rows[1]["error"]
@@ -341,20 +331,18 @@ def test_rows_of_a_list_that_name_nothing_are_answered_in_place(
     assert "No such file" in rows[2]["error"]
 
 
-def test_arrays_that_are_not_classified_are_named(
-    finished_run: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_arrays_that_are_not_classified_are_named(tmp_path: Path, predict: Predict) -> None:
     images = np.zeros((3, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "x.npz", images=images[:2], test_images=images, y=np.zeros(2))
-    rows, said = predict(capsys, finished_run, tmp_path / "x.npz")
+    rows, said = predict(tmp_path / "x.npz")
     assert len(rows) == 2
     assert f"not read: 2 arrays, such as '{tmp_path / 'x.npz'}: test_images'" in said
 
 
-def test_a_link_to_itself_hides_no_image(finished_run: Path, images: Path, capsys: Capture) -> None:
+def test_a_link_to_itself_hides_no_image(images: Path, predict: Predict) -> None:
     for name in ("self", "self.png"):
         (images / name).symlink_to(name)
-    rows, said = predict(capsys, finished_run, images, status=1)
+    rows, said = predict(images, status=1)
     for name in ("self", "self.png"):
         (images / name).unlink()
     assert len(rows) == COUNT + 1
@@ -363,8 +351,8 @@ def test_a_link_to_itself_hides_no_image(finished_run: Path, images: Path, capsy
 
 
 def test_a_link_back_to_a_folder_above_is_not_followed_for_ever(
-    finished_run: Path, images: Path, capsys: Capture
+    images: Path, predict: Predict
 ) -> None:
     (images / "more" / "loop").symlink_to(images)
-    assert len(predict(capsys, finished_run, images)[0]) == COUNT
+    assert len(predict(images)[0]) == COUNT
     (images / "more" / "loop").unlink()

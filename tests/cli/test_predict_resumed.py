@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 from forked import command, finish, start
-from prediction import Capture, predict
+from prediction import Predict
 
 from daso.cli import main
 from daso.cli.prediction import classify as predict_verb
@@ -43,13 +43,14 @@ def test_a_killed_prediction_goes_on(
     finished_run: Path,
     images: Path,
     tmp_path: Path,
-    capsys: Capture,
+    predict: Predict,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = sorted(images.rglob("*.png")) * 60
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     (tmp_path / "files.csv").write_text("path\n" + "".join(f"{file}\n" for file in files))
-    predict(capsys, finished_run, tmp_path / "files.csv", "--out", whole)
+    predict(tmp_path / "files.csv", "--out", whole)
     start_and_kill(finished_run, files, out, after=256)
     assert not out.exists()
     journal = tmp_path / "out.csv.partial"
@@ -67,19 +68,23 @@ def test_a_killed_prediction_goes_on(
         == 2
     )
     assert "other options" in capsys.readouterr().err
-    _, said = predict(capsys, finished_run, images, "--out", out, "--resume", status=1)
+    _, said = predict(images, "--out", out, "--resume", status=1)
     assert "images have changed" in said
 
     listing = io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode()))
     monkeypatch.setattr(sys, "stdin", listing)
-    _, said = predict(capsys, finished_run, "-", "--out", out, "--resume")
+    _, said = predict("-", "--out", out, "--resume")
     assert f"resumed after {done:,} images" in said
     assert out.read_bytes() == whole.read_bytes()
     assert not journal.exists()
 
 
 def test_a_stopped_prediction_goes_on_only_with_the_same_contents(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    predict: Predict,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     here, model, out = tmp_path / "images", tmp_path / "run", tmp_path / "out.csv"
     shutil.copytree(images, here)
@@ -95,7 +100,7 @@ def test_a_stopped_prediction_goes_on_only_with_the_same_contents(
     content, other = files[1].read_bytes(), files[2].read_bytes()
     files[1].write_bytes(other)
     os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns))
-    _, said = predict(capsys, model, *line, status=1)
+    _, said = predict(*line, status=1, model=model)
     assert "number 2 " in said
     assert "another content" in said
     assert journal.read_bytes() == stopped
@@ -117,12 +122,12 @@ def test_what_could_not_be_read_is_tried_again(
     finished_run: Path,
     images: Path,
     tmp_path: Path,
-    capsys: Capture,
+    predict: Predict,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, out, whole = tmp_path / "images", tmp_path / "out.csv", tmp_path / "whole.csv"
     shutil.copytree(images, here)
-    predict(capsys, finished_run, here, "--out", whole)
+    predict(here, "--out", whole)
     broken = sorted(here.rglob("*.png"))[1:4]
     contents = [path.read_bytes() for path in broken]
     for path in broken:
@@ -137,7 +142,7 @@ def test_what_could_not_be_read_is_tried_again(
     monkeypatch.setattr(predict_verb, "write_output", write_output)
     for path, content in zip(broken[:2], contents, strict=False):
         path.write_bytes(content)
-    _, said = predict(capsys, finished_run, here, "--out", out, "--resume", status=1)
+    _, said = predict(here, "--out", out, "--resume", status=1)
     assert "3 that could not be read are tried again" in said
     assert "1 of " in said
     lines, expected = out.read_text().splitlines(), whole.read_text().splitlines()

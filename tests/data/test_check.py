@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_files import plain_png
 from PIL import Image
 
 from daso.data.check.findings import Finding
@@ -267,11 +267,9 @@ def test_parquet_rows_are_named(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     import test_parquet
 
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (9, 9, 9)).save(stream, "PNG")
     test_parquet.write(
         tmp_path / "train.parquet",
-        [*test_parquet.values(5), b"x", stream.getvalue()],
+        [*test_parquet.values(5), b"x", plain_png((9, 9, 9))],
         [0, 1, 2] * 2 + [0],
     )
     report = check_data(str(tmp_path))

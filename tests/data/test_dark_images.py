@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from label_sets import pixels
+from made_files import pixels
 from PIL import Image
 
 from daso.data.check.report import check_data

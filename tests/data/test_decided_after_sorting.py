@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_sets import label_some, write_folder, write_image
-from test_label_sorting import labels_of, opened, tree, unlabeled_of
+from label_sets import label_some, write_folder
+from labeled_sources import labels_of, opened, sort, tree, unlabeled_of, unsort
+from made_files import write_image
 
 from daso.data.journal import Entry, apply
 from daso.data.journal.names import item_checksum
@@ -40,13 +41,11 @@ def test_what_is_decided_about_sorted_files_holds_when_they_are_put_back(
     later |= {"x3.png": "fox", "x4.png": None}
     decide(folder, first)
     files = tree(folder)
-    with opened(folder)[0] as journal:
-        sort_files(journal, open_for_labeling(str(folder)), how)
+    sort(folder, how)
     decide(folder, later)
     expected = open_source(str(folder))
     again = shutil.copytree(folder, tmp_path / "again")
-    with opened(again)[0] as journal:  # corrected files change their folders, too
-        sort_files(journal, open_for_labeling(str(again)), how)
+    sort(again, how)  # corrected files change their folders, too
     for place in (folder, again):
         with opened(place)[0] as journal:
             extend, calls = journal.extend, []
@@ -74,8 +73,7 @@ def test_what_is_decided_about_sorted_files_holds_when_they_are_put_back(
 def test_a_sorted_file_that_is_gone_is_told(tmp_path: Path) -> None:
     write_folder(tmp_path)
     label_some(tmp_path, {0: "fox", 1: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)))
+    sort(tmp_path)
     foxes = tmp_path / "labeled" / "fox"
     (foxes / "00.png").rename(foxes / "other.png")
     assert not open_source(str(tmp_path)).notes
@@ -90,8 +88,7 @@ def test_a_lost_copy_is_sought_among_files_of_its_size(
 ) -> None:
     write_folder(tmp_path)
     label_some(tmp_path, {0: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)))
+    sort(tmp_path)
     (tmp_path / "labeled" / "fox" / "00.png").rename(tmp_path / "labeled" / "dog" / "moved.png")
     (tmp_path / "labeled" / "fox").rmdir()
     size = (tmp_path / "unlabeled" / "00.png").stat().st_size
@@ -120,13 +117,11 @@ def test_a_file_is_decided_by_its_first_name_after_it_was_sorted(
     write_folder(tmp_path)
     files = tree(tmp_path)
     label_some(tmp_path, {0: "fox", 1: "fox", 2: "dog", 3: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)))
+    sort(tmp_path)
     label_some(tmp_path, {0: "cat", 1: None, 2: "cat"})
     if again:  # which moves the copies
-        with opened(tmp_path)[0] as journal:
-            sort_files(journal, open_for_labeling(str(tmp_path)))
-            sort_files(journal, open_for_labeling(str(tmp_path)))
+        sort(tmp_path)
+        sort(tmp_path)
         label_some(tmp_path, {2: "dog"})
     now = open_source(str(tmp_path))
     counts = [(now.train.labels == k).sum() for k in range(len(now.class_names))]
@@ -134,8 +129,7 @@ def test_a_file_is_decided_by_its_first_name_after_it_was_sorted(
     assert counts == ([7, 6, 1] if again else [8, 5, 1])
     assert now.unlabeled is not None
     assert len(now.unlabeled) == 12 - 4
-    with opened(tmp_path)[0] as journal:
-        unsort_files(journal, open_for_labeling(str(tmp_path)))
+    unsort(tmp_path)
     assert tree(tmp_path) == files
     assert labels_of(open_source(str(tmp_path))) == labels_of(now)
 
@@ -146,8 +140,7 @@ def test_an_image_whose_sorted_copy_is_gone_can_be_decided_anew(
 ) -> None:
     write_folder(tmp_path)
     label_some(tmp_path, {0: "fox", 1: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)))
+    sort(tmp_path)
     (tmp_path / "labeled" / "fox" / "00.png").unlink()
     label_some(tmp_path, {0: label})
     now = open_source(str(tmp_path))
@@ -164,20 +157,17 @@ def test_an_image_whose_sorted_copy_is_gone_can_be_decided_anew(
         given = session._decisions.labels[names.index("unlabeled/00.png")]
         assert given == (NONE if label is None else session._decisions.names.index(label))
     files = tree(tmp_path)
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)))
+    sort(tmp_path)
     assert len(tree(tmp_path)) == len(files) + (label is not None)
     assert labels_of(open_source(str(tmp_path))) == labels_of(now)
-    with opened(tmp_path)[0] as journal:
-        unsort_files(journal, open_for_labeling(str(tmp_path)))
+    unsort(tmp_path)
     assert labels_of(open_source(str(tmp_path))) == labels_of(now)
 
 
 def test_the_page_decides_about_the_sorted_file(tmp_path: Path) -> None:
     write_folder(tmp_path)
     label_some(tmp_path, {0: "fox", 1: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)))
+    sort(tmp_path)
     journal, data = opened(tmp_path)
     with journal:
         session = Session(data, journal)
@@ -192,8 +182,7 @@ def test_the_page_decides_about_the_sorted_file(tmp_path: Path) -> None:
 def test_what_was_put_aside_after_sorting_stays_so(tmp_path: Path, how: sorting.How) -> None:
     write_folder(tmp_path)
     label_some(tmp_path, {0: "fox", 1: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)), how)
+    sort(tmp_path, how)
     journal, data = opened(tmp_path)
     with journal:
         for name, actions in (("00.png", ["skip"]), ("01.png", ["label", "skip", "keep"])):
@@ -224,16 +213,14 @@ def test_what_a_run_saw_has_the_same_labels_after_sorting(tmp_path: Path, how: s
     label_some(tmp_path, {0: "dog"}, "train")
     before = open_source(str(tmp_path))
     label_some(tmp_path, {2: "fox"})
-    with opened(tmp_path)[0] as journal:
-        sort_files(journal, open_for_labeling(str(tmp_path)), how)
+    sort(tmp_path, how)
     now = open_source(str(tmp_path), journal=3)
     assert now.journal is not None
     assert now.journal["entries"] == 3
     third = labels_of(open_source(str(tmp_path))).items() - labels_of(before).items()
     assert labels_of(now) == labels_of(before) | dict(third)
     assert len(now.train) == len(before.train) + 1
-    with opened(tmp_path)[0] as journal:
-        unsort_files(journal, open_for_labeling(str(tmp_path)))
+    unsort(tmp_path)
     again = open_source(str(tmp_path), journal=3)
     assert (again.train.digests == before.train.digests).all()
     assert again.journal == before.journal

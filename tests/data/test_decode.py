@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import encoded, png_header, png_of_chunks
 from PIL import Image
 
 from daso.data.images.decode import decode, decode_for_model, read_header, to_pixels
@@ -18,12 +19,6 @@ from daso.errors import DataError
 DEEP = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
 EIGHT = [0, 1, 128, 255]
 """The same in 8 bits."""
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def colors(height: int = 6, width: int = 10) -> np.ndarray:
@@ -175,22 +170,6 @@ def test_an_opened_photograph_is_decoded_as_its_file_is(tmp_path: Path) -> None:
         np.testing.assert_array_equal(decoded, to_pixels(Image.fromarray(whole), size=16))
 
 
-def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    plain = encoded(Image.new("RGB", (30, 20)), "PNG")
-    data = exif.tobytes().removeprefix(b"Exif\0\0")
-    chunk = (
-        struct.pack(">I", len(data))
-        + b"eXIf"
-        + data
-        + struct.pack(">I", zlib.crc32(b"eXIf" + data))
-    )
-    late = plain[:-12] + chunk + plain[-12:]
-    assert decode(late).shape == (3, 30, 20)
-    assert (read_header(late).height, read_header(late).width) == (30, 20)
-
-
 def test_resizing_takes_the_central_square() -> None:
     wide = np.zeros((20, 60, 3), dtype=np.uint8)
     wide[:, 20:40] = 200
@@ -254,12 +233,8 @@ def png_16_bit(pixels: np.ndarray) -> bytes:
     """Write a PNG of 16 bits a channel, (H, W, C), which Pillow cannot."""
     height, width, channels = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
+    header = png_header(width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels])
+    return png_of_chunks(header, (b"IDAT", zlib.compress(rows)))
 
 
 def tiff(pixels: np.ndarray, photometric: int, **tags: int) -> bytes:

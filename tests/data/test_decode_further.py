@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from made_files import encoded, png_chunk, png_header, png_of_chunks
 from PIL import Image
-from test_decode import DEEP, EIGHT, encoded, tiff
+from test_decode import DEEP, EIGHT, tiff
 
 from daso.data.images.decode import decode, read_header
 from daso.errors import DataError
@@ -19,12 +20,8 @@ Chunk = tuple[bytes, bytes]
 
 def png(depth: int, kind: int, width: int, rows: Sequence[bytes], *chunks: Chunk) -> bytes:
     """Write a PNG of any depth and color type; *chunks* come before the pixels."""
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b""))
-    )
+    return png_of_chunks(png_header(width, len(rows), depth, kind), *chunks, (b"IDAT", pixels))
 
 
 def test_the_transparent_color_of_a_png_is_one_of_its_own_depth() -> None:
@@ -43,16 +40,19 @@ def test_the_transparent_color_of_a_png_is_one_of_its_own_depth() -> None:
         assert decode(content).tolist() == [[shown]] * 3
 
 
-def test_an_orientation_in_a_text_after_the_pixels_of_a_png_counts() -> None:
+def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = exif.tobytes()
     profile = f"\nexif\n{len(data):8}\n{data.hex()}\n".encode()
     plain = encoded(Image.new("RGB", (30, 20)), "PNG")
-    for name, text in ((b"tEXt", b"\0" + profile), (b"zTXt", b"\0\0" + zlib.compress(profile))):
-        body = name + b"Raw profile type exif" + text
-        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-        late = plain[:-12] + chunk + plain[-12:]
+    name = b"Raw profile type exif"
+    for chunk in (
+        (b"eXIf", data.removeprefix(b"Exif\0\0")),
+        (b"tEXt", name + b"\0" + profile),
+        (b"zTXt", name + b"\0\0" + zlib.compress(profile)),
+    ):
+        late = plain[:-12] + png_chunk(*chunk) + plain[-12:]
         assert decode(late).shape == (3, 30, 20)
         assert (read_header(late).height, read_header(late).width) == (30, 20)
 

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from label_sets import (
-    KINDS,
-    give,
-    label_some,
-    pixels,
-    write_folder,
-    write_image,
-    write_set,
-)
+from label_sets import KINDS, give, label_some, write_folder, write_set
+from made_files import pixels, write_image
 
 from daso.data.check.report import check_data
 from daso.data.images.cache import Cache

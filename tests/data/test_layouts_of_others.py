@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from label_sets import pixels, png, write_image
+from made_files import pixels, png, write_image, write_shard, write_tar
 
 from daso.data.formats.folder import list_folder
 from daso.data.open import open_source
@@ -25,16 +23,6 @@ def write_classes(
     for number, (part, name) in enumerate((p, c) for p in parts for c in classes):
         for image in range(2):
             write_image(folder / part / name / f"{image}.png", 10 * number + image)
-
-
-def shard(path: Path, labels: Sequence[str], ending: str = "png") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for number, label in enumerate(labels):
-            for name, content in ((ending, png(pixels(number))), ("cls", label.encode())):
-                member = tarfile.TarInfo(f"{number}.{name}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
 
 
 def table(path: Path, labels: Sequence[object], images: Sequence[bytes] | None = None) -> Path:
@@ -108,7 +96,7 @@ def test_a_folder_too_far_up_names_the_right_one(tmp_path: Path) -> None:
 
 
 def test_tables_and_shards_in_the_folder_of_a_part_say_where_to(tmp_path: Path) -> None:
-    shard(tmp_path / "shards" / "train" / "000.tar", LABELS)
+    write_shard(tmp_path / "shards" / "train" / "000.tar", LABELS)
     table(tmp_path / "tables" / "train" / "0000.parquet", LABELS)
     for folder in (tmp_path / "shards", tmp_path / "tables"):
         (file,) = (folder / "train").iterdir()
@@ -121,9 +109,9 @@ def test_tables_and_shards_in_the_folder_of_a_part_say_where_to(tmp_path: Path) 
 
 def test_shards_that_are_not_read_are_counted(tmp_path: Path) -> None:
     write_classes(tmp_path, ("labeled",))
-    shard(tmp_path / "labeled" / "cat" / "more.tar", LABELS)
-    shard(tmp_path / "unlabeled" / "read.tar", LABELS)
-    shard(tmp_path / "unlabeled" / "deeper" / "more.tar", LABELS)
+    write_shard(tmp_path / "labeled" / "cat" / "more.tar", LABELS)
+    write_shard(tmp_path / "unlabeled" / "read.tar", LABELS)
+    write_shard(tmp_path / "unlabeled" / "deeper" / "more.tar", LABELS)
     (note,) = list_folder(tmp_path).notes
     assert "not read: 2 .tar files" in note
 
@@ -131,15 +119,15 @@ def test_shards_that_are_not_read_are_counted(tmp_path: Path) -> None:
 def test_shards_without_an_image_are_refused_with_what_they_hold(tmp_path: Path) -> None:
     for number, part in enumerate(("train", "test")):
         folder = tmp_path / str(number)
-        shard(folder / "train-0.tar", LABELS)
-        shard(folder / f"{part}-0.tar", LABELS, "jp2")
+        write_shard(folder / "train-0.tar", LABELS)
+        write_shard(folder / f"{part}-0.tar", LABELS, ending="jp2")
         text = refused(folder)
         assert f"no images in its {part} shards" in text
         assert "only .cls, .jp2" in text
 
 
 def test_class_names_are_one_a_line_and_different(tmp_path: Path) -> None:
-    shard(tmp_path / "train-0.tar", ["0", "1", "0", "1"])
+    write_shard(tmp_path / "train-0.tar", ["0", "1", "0", "1"])
     for names, told in (
         ("cat\n\ndog\n", "line 2 is empty"),
         ("cat\ncat\n", "several classes have the name 'cat'"),
@@ -157,11 +145,8 @@ def test_class_names_are_one_a_line_and_different(tmp_path: Path) -> None:
 
 def test_a_label_in_a_shard_is_utf_8(tmp_path: Path) -> None:
     for number, coding in enumerate(("utf-16", "utf-32", "utf-16-le")):
-        with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
-            for name, content in (("0.png", png(pixels(0))), ("0.cls", "cat".encode(coding))):
-                member = tarfile.TarInfo(f"{number}{name}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+        members = [(f"{number}0.png", png(pixels(0))), (f"{number}0.cls", "cat".encode(coding))]
+        write_tar(tmp_path / "train-0.tar", members)
         assert f"'{number}0.cls': is UTF-16" in refused(tmp_path)
 
 

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 import pytest
+from made_files import encoded
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
@@ -37,9 +38,7 @@ def looks(images: list[Image.Image]) -> tuple[npt.NDArray[np.uint64], Pixels]:
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> Image.Image:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return Image.open(io.BytesIO(stream.getvalue()))
+    return Image.open(io.BytesIO(encoded(image, kind, **options)))
 
 
 @pytest.mark.parametrize(

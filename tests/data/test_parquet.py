@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_files import plain_png
 from PIL import Image
 
 from daso.data.formats.parquet import list_parquet
@@ -26,9 +27,7 @@ def read_parquet(folder: Path, **options: Any) -> Source:
 
 
 def png(value: int, size: tuple[int, int] = (8, 8)) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", size, (value, 0, 255)).save(stream, "PNG")
-    return stream.getvalue()
+    return plain_png((value, 0, 255), size)
 
 
 def write(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from made_files import plain_png, write_tar
 
 from daso.data.open import open_source
 from daso.errors import DataError
 
 
 def png(color: int) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (8, 8), (color, 90, 200 - color)).save(content, "png")
-    return content.getvalue()
+    return plain_png((color, 90, 200 - color))
 
 
 def folder(root: Path, **parts: dict[str, int]) -> Path:
@@ -34,14 +31,12 @@ def folder(root: Path, **parts: dict[str, int]) -> Path:
 
 
 def shard(root: Path, names: list[str], layout: int = tarfile.PAX_FORMAT) -> Path:
-    root.mkdir()
-    with tarfile.open(root / "train-000.tar", "w", format=layout) as archive:
-        for number, name in enumerate(names):
-            label = str(int(name.split(".")[0][-1]) % 2).encode()
-            content = label if name.endswith(".cls") else png(number)
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    labels = [str(int(name.split(".")[0][-1]) % 2).encode() for name in names]
+    members = [
+        (name, label if name.endswith(".cls") else png(number))
+        for number, (name, label) in enumerate(zip(names, labels, strict=True))
+    ]
+    write_tar(root / "train-000.tar", members, layout=layout)
     return root
 
 

@@ -274,20 +274,9 @@ def test_trained_on_from_the_command_line(
     write_list(folder, "u_train_in_oracle.txt", truth)
     add_line(folder, "u_train_in.txt", "u_train_in/40.jpg -1")
     run = tmp_path / "run"
-    options = [
-        "--size",
-        "16",
-        "--network",
-        "small-4",
-        "--batch",
-        "4",
-        "--steps",
-        "4",
-        "--device",
-        "cpu",
-    ]
-    command = ["train", "semi-aves-open", "--data", str(folder), "--skip-bad", "--out", str(run)]
-    assert main([*command, *options]) == 0
+    options = "--skip-bad --size 16 --network small-4 --batch 4 --steps 4 --device cpu"
+    command = ["train", "semi-aves-open", "--data", str(folder), "--out", str(run)]
+    assert main([*command, *options.split()]) == 0
     told = capsys.readouterr().err
     assert "200 labeled images 16x16 of 200 classes" in told
     assert "18 unlabeled, 20 test" in told

@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from made_files import plain_png, write_tar
 from PIL import Image
 
 from daso.data.formats import tar_shards as tars
@@ -23,15 +24,6 @@ from daso.data.open import open_source
 from daso.errors import DataError
 
 MakeFolder = Callable[..., Path]
-
-
-def write_shard(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
 
 
 def pack(folder: Path, where: Path, *, labels: str = "cls") -> None:
@@ -53,13 +45,7 @@ def pack(folder: Path, where: Path, *, labels: str = "cls") -> None:
                     members.append(
                         (f"{key}.json", f'{{"label": "{classes[label]}", "x": 1}}'.encode())
                     )
-            write_shard(where / f"{part}-{start // 5:03d}.tar", members)
-
-
-def png(color: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (8, 8), color).save(file, "PNG")
-    return file.getvalue()
+            write_tar(where / f"{part}-{start // 5:03d}.tar", members)
 
 
 @pytest.mark.parametrize("labels", ["cls", "json"])
@@ -115,7 +101,7 @@ def test_unlabeled_shards_go_with_a_labeled_folder(
         every = [
             (f"{n}.png", file.image) for n, file in enumerate(samples(sorted(away.glob("*.tar"))))
         ]
-        write_shard(away / "all.tar.gz", every, "w:gz")
+        write_tar(away / "all.tar.gz", every, "w:gz")
     unlabeled = {
         "inside": None,
         "mixed": None,
@@ -146,17 +132,17 @@ def test_patterns() -> None:
 
 
 def test_what_belongs_to_an_image(tmp_path: Path) -> None:
-    write_shard(
+    write_tar(
         tmp_path / "a.tar",
         [
-            ("x/0.seg.png", png(1)),
-            ("x/0.PNG", png(2)),
+            ("x/0.seg.png", plain_png(1)),
+            ("x/0.PNG", plain_png(2)),
             ("x/0.cls", b" 3\n"),
             ("y/0.json", b"[1]"),
-            ("y/0.jpg", png(4)),
+            ("y/0.jpg", plain_png(4)),
             ("z/only.txt", b"text"),
-            ("z/._hidden.png", png(5)),
-            ("w/1.png", png(6)),
+            ("z/._hidden.png", plain_png(5)),
+            ("w/1.png", plain_png(6)),
             ("w/1.json", b'{"label": 7}'),
         ],
     )
@@ -175,7 +161,7 @@ def test_what_belongs_to_an_image(tmp_path: Path) -> None:
 
 
 def test_a_long_shard_keeps_no_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_shard(tmp_path / "a.tar", [(f"{n:05d}.png", png(n % 256)) for n in range(2000)])
+    write_tar(tmp_path / "a.tar", [(f"{n:05d}.png", plain_png(n % 256)) for n in range(2000)])
     longest = 0
     plain = tarfile.TarFile.next
 
@@ -194,9 +180,9 @@ def test_an_image_that_cannot_be_read_is_named(
     make_image_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_image_folder()
-    pool = [("good.png", png(1)), ("worse.png", b"no image"), ("last.png", png(2))]
-    write_shard(tmp_path / "pool-0.tar", pool[:1])
-    write_shard(tmp_path / "pool-1.tar", pool[1:])
+    pool = [("good.png", plain_png(1)), ("worse.png", b"no image"), ("last.png", plain_png(2))]
+    write_tar(tmp_path / "pool-0.tar", pool[:1])
+    write_tar(tmp_path / "pool-1.tar", pool[1:])
     places = {"unlabeled": f"{tmp_path}/pool-{{0..1}}.tar"}
     shutil.rmtree(folder / "unlabeled")
     with pytest.raises(DataError, match=r"pool-1\.tar, worse: not a readable image"):
@@ -211,7 +197,7 @@ def test_names_are_those_of_the_archive_that_is_there_now(tmp_path: Path, scheme
     path = tmp_path / "images.tar"
     place = f"{scheme}{tmp_path.name}/images.tar" if scheme else str(path)
     for names in (["a", "b"], ["c", "d", "e"]):
-        write_shard(path, [(f"{name}.png", png(9)) for name in names])
+        write_tar(path, [(f"{name}.png", plain_png(9)) for name in names])
         if scheme:
             fsspec.filesystem("memory").pipe(place.removeprefix(scheme), path.read_bytes())
         pool = unlabeled_tars(place)
@@ -225,7 +211,9 @@ def test_damage_is_an_error_that_names_the_shard(
 ) -> None:
     folder = make_image_folder(unlabeled=0)
     noise = np.random.default_rng(0).bytes(4000)
-    write_shard(tmp_path / "a.tar", [("0.png", png(0)), ("1.png", noise), ("2.png", png(2))])
+    write_tar(
+        tmp_path / "a.tar", [("0.png", plain_png(0)), ("1.png", noise), ("2.png", plain_png(2))]
+    )
     content = (tmp_path / "a.tar").read_bytes()
     garbled = content[:1100] + bytes([content[1100] ^ 1]) + content[1101:]
     for damaged in (content[:700], content[:1100], content[:5000], garbled):
@@ -266,8 +254,8 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 def test_shards_come_from_a_web_server_and_from_any_storage(web: str, tmp_path: Path) -> None:
     for number in range(2):
-        members = [(f"{n}.png", png(10 * number + n)) for n in range(3)]
-        write_shard(tmp_path / f"pool-{number}.tar", members)
+        members = [(f"{n}.png", plain_png(10 * number + n)) for n in range(3)]
+        write_tar(tmp_path / f"pool-{number}.tar", members)
         fsspec.filesystem("memory").pipe(
             f"/{tmp_path.name}/pool-{number}.tar", (tmp_path / f"pool-{number}.tar").read_bytes()
         )
@@ -290,11 +278,11 @@ def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
 ) -> None:
     pack(make_image_folder(), tmp_path)
     for members in (
-        [("cam1.2024-06-01.0001.png", png(0)), ("cam1.2024-06-01.0001.cls", b"0")],
-        [("a.left.jpg", png(0)), ("a.right.jpg", png(1)), ("a.cls", b"0")],
+        [("cam1.2024-06-01.0001.png", plain_png(0)), ("cam1.2024-06-01.0001.cls", b"0")],
+        [("a.left.jpg", plain_png(0)), ("a.right.jpg", plain_png(1)), ("a.cls", b"0")],
     ):
         for part in ("train", "unlabeled"):
-            write_shard(tmp_path / f"{part}-900.tar", members)
+            write_tar(tmp_path / f"{part}-900.tar", members)
             count = sum(name.endswith("g") for name, _ in members)
             with pytest.raises(
                 DataError, match=rf"{part}-900\.tar: .*{count} image files? "
@@ -303,11 +291,11 @@ def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
             assert members[0][0] in str(told.value)
             (tmp_path / f"{part}-900.tar").unlink()
     members = [
-        ("a.png", png(0)), ("a.cls", b"0"), ("a.mask.png", png(1)), ("a.jpg", png(2)),
-        ("b.heif2", png(0)), ("b.cls", b"1"), ("c.png", png(3)), ("c.cls", b"\xef\xbb\xbf2"),
+        ("a.png", plain_png(0)), ("a.cls", b"0"), ("a.mask.png", plain_png(1)), ("a.jpg", plain_png(2)),
+        ("b.heif2", plain_png(0)), ("b.cls", b"1"), ("c.png", plain_png(3)), ("c.cls", b"\xef\xbb\xbf2"),
     ]  # fmt: skip
-    write_shard(tmp_path / "train-900.tar", members)
-    write_shard(tmp_path / "extra-000.tar", members)
+    write_tar(tmp_path / "train-900.tar", members)
+    write_tar(tmp_path / "extra-000.tar", members)
     (tmp_path / "labels.txt").write_text("blue\n")
     before = (tmp_path / "train-900.tar").stat().st_size
     with tarfile.open(tmp_path / "train-900.tar", "a") as archive:
@@ -336,14 +324,16 @@ def test_texts_that_mean_no_label_are_no_class(
 ) -> None:
     pack(make_image_folder(), tmp_path, labels="json")
     for label in (b"-1", b"nan", b"None"):
-        write_shard(tmp_path / "train-900.tar", [("a.png", png(0)), ("a.cls", label)])
+        write_tar(tmp_path / "train-900.tar", [("a.png", plain_png(0)), ("a.cls", label)])
         with pytest.raises(DataError, match="1 train images have no label"):
             open_source(str(tmp_path))
 
 
 def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
-    members = [(f"{n}.{e}", c) for n in (1, 2, 3) for e, c in (("png", png(n)), ("cls", b"%d" % n))]
-    write_shard(tmp_path / "train-0.tar", members)
+    members = [
+        (f"{n}.{e}", c) for n in (1, 2, 3) for e, c in (("png", plain_png(n)), ("cls", b"%d" % n))
+    ]
+    write_tar(tmp_path / "train-0.tar", members)
     source = open_source(str(tmp_path))
     assert source.class_names == ("1", "2", "3")
     assert source.train.labels.tolist() == [0, 1, 2]
@@ -354,17 +344,17 @@ def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
 
 def test_missing_and_unknown_labels(make_image_folder: MakeFolder, tmp_path: Path) -> None:
     pack(make_image_folder(), tmp_path)
-    write_shard(tmp_path / "test-900.tar", [("a.png", png(0)), ("a.cls", b"17")])
+    write_tar(tmp_path / "test-900.tar", [("a.png", plain_png(0)), ("a.cls", b"17")])
     with pytest.raises(DataError, match=r"test label '17' .*'0', '1', '2'"):
         open_source(str(tmp_path))
-    blank = [("a.png", png(0)), ("a.cls", b" \n"), ("b.png", png(0))]
-    write_shard(tmp_path / "test-900.tar", blank)
+    blank = [("a.png", plain_png(0)), ("a.cls", b" \n"), ("b.png", plain_png(0))]
+    write_tar(tmp_path / "test-900.tar", blank)
     with pytest.raises(DataError, match=r"2 test images have no label; give each a \.cls"):
         open_source(str(tmp_path))
 
 
 def test_a_huge_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tars, "LARGEST_MEMBER", 1000)
-    write_shard(tmp_path / "a.tar", [("0.png", bytes(1001))])
+    write_tar(tmp_path / "a.tar", [("0.png", bytes(1001))])
     with pytest.raises(DataError, match="1,001 bytes; at most 1,000"):
         list(read_samples(str(tmp_path / "a.tar"), contents=True))

@@ -46,15 +46,8 @@ def test_a_run_on_vectors(
     assert "float32 vectors, N x 64" in (run / "model.pt2.md").read_text()
 
     np.save(tmp_path / "some.npy", some)
-    command = [
-        "predict",
-        str(run),
-        str(tmp_path / "some.npy"),
-        "--probabilities",
-        "--device",
-        "cpu",
-    ]
-    assert main(command) == 0
+    command = ["predict", str(run), str(tmp_path / "some.npy"), "--probabilities"]
+    assert main([*command, "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     given = np.array([[float(value) for value in line.split(",")[3:13]] for line in lines])
     np.testing.assert_allclose(given, expected, atol=1e-6)

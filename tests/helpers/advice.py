@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from label_sets import png, write_folder, write_image
+from label_sets import write_folder
+from made_files import png, write_image
 
 from daso.cli import main
 from daso.data.images import memory

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from made_files import Member, pixels, png, write_image, write_tar
 
 from daso.data.journal import Journal
 from daso.data.labeling import LabelingData, open_for_labeling
@@ -22,23 +19,6 @@ CONTENT = {
 }
 """Images by part and class."""
 KINDS = ("folder", "manifest", "parquet", "tar", "tar.gz", "npz")
-
-
-def pixels(seed: int, side: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-
-
-def png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "png")
-    return file.getvalue()
-
-
-def write_image(path: Path | bytes, seed: int) -> None:
-    """Write an image; a path of bytes may have a name that is not UTF-8."""
-    file = Path(os.fsdecode(path))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(png(pixels(seed)))
 
 
 def images() -> list[tuple[str, str, int, int]]:
@@ -113,14 +93,11 @@ def _write_parquet(path: Path, rows: Iterable[tuple[str, int]]) -> None:
 
 
 def _write_tar(path: Path, rows: Iterable[tuple[str, int]], mode: str) -> None:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for label, seed in rows:
-            members = [(f"{seed:03d}.png", png(pixels(seed)))]
-            members += [(f"{seed:03d}.cls", label.encode())] if label else []
-            for name, content in members:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+    members: list[Member] = []
+    for label, seed in rows:
+        members.append((f"{seed:03d}.png", png(pixels(seed))))
+        members += [(f"{seed:03d}.cls", label.encode())] if label else []
+    write_tar(path, members, mode)
 
 
 def give(journal: Journal, data: LabelingData, part: str, index: int, label: str | None) -> None:

@@ -304,15 +304,8 @@ def main() -> int:
         return 0
     failed = []
     for reader in [arguments.reader] if arguments.reader else list(READERS):
-        command = [
-            sys.executable,
-            __file__,
-            "--here",
-            "--reader",
-            reader,
-            "--seconds",
-            str(arguments.seconds),
-        ]
+        command = [sys.executable, __file__, "--here", "--reader", reader]
+        command += ["--seconds", str(arguments.seconds)]
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False
         )

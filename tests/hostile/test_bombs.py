@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from damage import put
+from made_files import png_header, png_of_chunks
 
 from daso.data.benchmarks.cifar import CIFAR10
 from daso.data.benchmarks.stl10 import FILES as STL_FILES
@@ -44,14 +45,6 @@ READ = textwrap.dedent(
     print(json.dumps({"answers": answers, "added": added}))
     """
 )
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in ((b"IHDR", header), *chunks, (b"IEND", b""))
-    )
 
 
 def zeros(mebibytes: int, bits: int = 15) -> bytes:
@@ -140,7 +133,7 @@ def profile() -> tuple[bytes, bytes]:
 
 
 def good() -> bytes:
-    return png(8, 8, (b"IDAT", zlib.compress(bytes(200))))
+    return png_of_chunks(png_header(8, 8), (b"IDAT", zlib.compress(bytes(200))))
 
 
 def parquet() -> bytes:
@@ -154,15 +147,30 @@ def parquet() -> bytes:
 
 
 BOMBS: dict[str, tuple[Callable[[], dict[str, bytes]], str, dict[str, object], str]] = {
-    "png-promises": (lambda: in_folder(png(2**31 - 1, 2**31 - 1)), "photos", {}, "too many pixels"),
+    "png-promises": (
+        lambda: in_folder(png_of_chunks(png_header(2**31 - 1, 2**31 - 1))),
+        "photos",
+        {},
+        "too many pixels",
+    ),
     "png-unpacks": (
-        lambda: in_folder(png(9400, 9400, (b"IDAT", zeros(64)))),
+        lambda: in_folder(png_of_chunks(png_header(9400, 9400), (b"IDAT", zeros(64)))),
         "photos",
         {"size": 32},
         "could not be read",
     ),
-    "png-texts": (lambda: in_folder(png(8, 8, *texts())), "photos", {}, "could not be read"),
-    "png-profile": (lambda: in_folder(png(8, 8, profile())), "photos", {}, "could not be read"),
+    "png-texts": (
+        lambda: in_folder(png_of_chunks(png_header(8, 8), *texts())),
+        "photos",
+        {},
+        "could not be read",
+    ),
+    "png-profile": (
+        lambda: in_folder(png_of_chunks(png_header(8, 8), profile())),
+        "photos",
+        {},
+        "could not be read",
+    ),
     "gif-promises": (lambda: in_folder(gif(65535, 65535), ".gif"), "photos", {}, "too many pixels"),
     "bmp-promises": (
         lambda: in_folder(bmp(2**30, 2**30), ".bmp"),

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 from damage import faults, with_fault
-from label_sets import label_some, write_folder, write_image
+from label_sets import label_some, write_folder
+from made_files import write_image
 
 from daso.cli import main
 from daso.data.images.cache import JOURNAL, Cache

@@ -57,17 +57,20 @@ def test_damaged_npz(tmp_path: Path, content: bytes) -> None:
     survives(lambda: read_npz(file))
 
 
+def survives_arrays(folder: Path, header: bytes, body: bytes, *names: str) -> None:
+    array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(f"{name}.npy", array)
+    file = put(folder / "a.npz", stream.getvalue())
+    survives(lambda: read_npz(file))
+
+
 @QUICK
 @given(st.binary(max_size=128), st.binary(max_size=64))
 def test_any_header_of_an_array(tmp_path: Path, header: bytes, body: bytes) -> None:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name in ("images.npy", "labels.npy"):
-            archive.writestr(
-                name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body
-            )
-    file = put(tmp_path / "a.npz", stream.getvalue())
-    survives(lambda: read_npz(file))
+    survives_arrays(tmp_path, header, body, "images", "labels")
 
 
 @QUICK
@@ -76,14 +79,7 @@ def test_any_header_of_an_array(tmp_path: Path, header: bytes, body: bytes) -> N
 )
 def test_any_type_of_an_array(tmp_path: Path, descr: str, shape: str) -> None:
     header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(
-            "images.npy",
-            b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(384),
-        )
-    file = put(tmp_path / "a.npz", stream.getvalue())
-    survives(lambda: read_npz(file))
+    survives_arrays(tmp_path, header, bytes(384), "images")
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 import zlib
@@ -13,6 +12,7 @@ import pytest
 from damage import QUICK, damaged, put, survives
 from hypothesis import given
 from hypothesis import strategies as st
+from made_files import encoded, png_header, png_of_chunks
 from PIL import Image
 
 from daso.data.images.decode import decode, read_header
@@ -21,12 +21,6 @@ from daso.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def photo(mode: str = "RGB", size: tuple[int, int] = (24, 20)) -> Image.Image:
@@ -152,12 +146,8 @@ def png(
     data: bytes = b"",
     *more: tuple[bytes, bytes],
 ) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    chunks = ((b"IHDR", header), *more, (b"IDAT", zlib.compress(data)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
-    )
+    header = png_header(width, height, depth, kind)
+    return png_of_chunks(header, *more, (b"IDAT", zlib.compress(data)))
 
 
 @QUICK

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from damage import QUICK, damaged, put, survives
 from hypothesis import given
-from PIL import Image
+from made_files import plain_png
 
 from daso.data.formats.tar_shards import list_tars, read_samples, unlabeled_tars
 from daso.errors import DataError
@@ -32,14 +32,9 @@ def shard(*members: tuple[str, bytes]) -> bytes:
     return stream.getvalue().rstrip(b"\0") + bytes(2048)
 
 
-def png() -> bytes:
-    stream = io.BytesIO()
-    Image.new("L", (4, 4), 7).save(stream, "PNG")
-    return stream.getvalue()
-
-
-PLAIN = shard(("0.png", png()), ("0.cls", b"0"), ("1.png", png()), ("1.json", b'{"label": 1}'))
-LONG = shard((f"{'long/' * 60}0.png", png()), ("ü.png", png()), ("ü.cls", b"1"))
+IMAGE = plain_png(7, (4, 4))
+PLAIN = shard(("0.png", IMAGE), ("0.cls", b"0"), ("1.png", IMAGE), ("1.json", b'{"label": 1}'))
+LONG = shard((f"{'long/' * 60}0.png", IMAGE), ("ü.png", IMAGE), ("ü.cls", b"1"))
 SAMPLES = [PLAIN, LONG, gzip.compress(PLAIN, 1)]
 
 
@@ -59,7 +54,7 @@ def test_damaged_shards(tmp_path: Path, content: bytes) -> None:
 
 
 def test_only_regular_members_are_read(tmp_path: Path) -> None:
-    secret = put(tmp_path / "secret.png", png())
+    secret = put(tmp_path / "secret.png", IMAGE)
     for kind in NOT_REGULAR:
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -72,6 +67,6 @@ def test_only_regular_members_are_read(tmp_path: Path) -> None:
 
 def test_names_lead_nowhere(tmp_path: Path) -> None:
     names = ["../../escaped.png", "/escaped.png", f"{'../' * 50}escaped.png", "C:\\escaped.png"]
-    path = put(tmp_path / "in" / "a.tar", shard(*[(name, png()) for name in names]))
+    path = put(tmp_path / "in" / "a.tar", shard(*[(name, IMAGE) for name in names]))
     assert len(list(read_samples(str(path), contents=True))) == len(names)
     assert sorted(os.listdir(tmp_path)) == ["in"]  # noqa: PTH208

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from damage import QUICK, damaged, put, survives
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from made_files import plain_png
 
 from daso.data.formats.manifest import list_manifest
 from daso.data.listing import Listing
@@ -24,9 +26,7 @@ SUFFIXES = st.sampled_from([".csv", ".tsv", ".jsonl"])
 
 
 def png(value: int) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (value, 0, 0)).save(stream, "PNG")
-    return stream.getvalue()
+    return plain_png((value, 0, 0))
 
 
 @pytest.fixture(scope="module")
@@ -119,24 +119,27 @@ def test_any_objects_for_rows(folder: Path, rows: list[dict[str, object]]) -> No
     stays_inside(folder, put(folder / "rows.jsonl", "\n".join(map(json.dumps, rows)).encode()))
 
 
-def parquet() -> bytes:
+def images_with(labels: Sequence[int | str | None]) -> Any:
+    """Return a table of images, each with a label."""
     pa = pytest.importorskip("pyarrow")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": png(value), "path": "x"} for value in range(len(labels))], kind)
+    return pa.table({"image": images, "label": labels})
+
+
+def parquet() -> bytes:
+    table = images_with([0, 1, 2, 0, 1, -1])
     import pyarrow.parquet as pq
 
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array([{"bytes": png(value), "path": "x"} for value in range(6)], kind)
     stream = io.BytesIO()
-    pq.write_table(
-        pa.table({"image": images, "label": [0, 1, 2, 0, 1, -1]}), stream, row_group_size=3
-    )
+    pq.write_table(table, stream, row_group_size=3)
     return stream.getvalue()
 
 
 def arrow() -> bytes:
-    pa = pytest.importorskip("pyarrow")
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array([{"bytes": png(value), "path": "x"} for value in range(6)], kind)
-    table = pa.table({"image": images, "label": ["a", "b", "", None, "a", "b"]})
+    table = images_with(["a", "b", "", None, "a", "b"])
+    import pyarrow as pa
+
     stream = io.BytesIO()
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table, max_chunksize=4)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_sets import png
+from made_files import Member, png, write_tar
 from test_hostile_arrays import idx, npz
 
 from daso.data.benchmarks.cifar import CIFAR10
@@ -77,13 +77,11 @@ def write_archive(folder: Path) -> Path:
 
 def write_shards(folder: Path, suffix: str = ".tar") -> Path:
     for part, chosen in (("train", range(COUNT)), ("test", range(COUNT, COUNT + TEST))):
-        with tarfile.open(folder / f"{part}-0{suffix}", "w:gz" if "gz" in suffix else "w") as file:
-            for number in chosen:
-                label = NAMES[LABELS[number]].encode()
-                for ending, content in (("png", png(PIXELS[number])), ("cls", label)):
-                    member = tarfile.TarInfo(f"{number}.{ending}")
-                    member.size = len(content)
-                    file.addfile(member, io.BytesIO(content))
+        members: list[Member] = []
+        for number in chosen:
+            members.append((f"{number}.png", png(PIXELS[number])))
+            members.append((f"{number}.cls", NAMES[LABELS[number]].encode()))
+        write_tar(folder / f"{part}-0{suffix}", members, "w:gz" if "gz" in suffix else "w")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Every variant of FixMatch against its formula, image by image, over several steps."""
+"""The variants of FixMatch against their formulas, image by image, over several steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from plain_losses import (
+    best,
+    cross_entropy,
+    guesses_of,
+    labeled_loss,
+    logs,
+    mean_loss,
+    mean_of,
+    moved,
+    softmax,
+)
 from small_learners import COUNTS, K, build, make_batch, make_network
 from torch import Tensor
 
@@ -25,47 +36,6 @@ Formula = Callable[[int, Batch, Tensor, Tensor, Tensor], Losses]
 Of ACR the logits of both heads stand beside one another, (N, 2 K).
 """
 LABELED = (COUNTS.double() / COUNTS.sum()).tolist()
-
-
-def softmax(logits: list[float]) -> list[float]:
-    powers = [math.exp(value) for value in logits]
-    return [power / sum(powers) for power in powers]
-
-
-def guesses_of(weak: Tensor) -> list[list[float]]:
-    return [softmax(row) for row in weak.tolist()]
-
-
-def mean_of(rows: list[list[float]]) -> list[float]:
-    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-
-
-def moved(old: list[float], new: list[float], decay: float) -> list[float]:
-    return [decay * a + (1 - decay) * b for a, b in zip(old, new, strict=True)]
-
-
-def best(probs: list[float]) -> int:
-    return max(range(K), key=probs.__getitem__)
-
-
-def logs(values: list[float], power: float = 1.0) -> Tensor:
-    return torch.tensor([power * math.log(value) for value in values], dtype=torch.float64)
-
-
-def cross_entropy(logits: Tensor, target: list[float] | int, shift: Any = 0.0) -> Tensor:
-    target = [float(k == target) for k in range(K)] if isinstance(target, int) else target
-    log_probs = (logits + shift) - (logits + shift).exp().sum().log()
-    return -sum(t * log_probs[k] for k, t in enumerate(target))  # type: ignore[return-value]
-
-
-def mean_loss(losses: list[Any]) -> Tensor:
-    total: Tensor = sum(losses) / len(losses)  # type: ignore[assignment]
-    return total
-
-
-def labeled_loss(batch: Batch, labeled: Tensor, shift: Any = 0.0) -> Tensor:
-    rows = zip(labeled, batch.labels.tolist(), strict=True)
-    return mean_loss([cross_entropy(row, label, shift) for row, label in rows])
 
 
 def freematch(threshold: float = 1.0, decay: float = 0.2) -> Formula:
@@ -303,95 +273,6 @@ def test_losses_and_gradients_are_the_formulas(case: str) -> None:
         masks.append(step.pseudo_labels.mask)
     used = torch.cat(masks)
     assert 0 < used.sum() < len(used), "some images must count and others not"
-
-
-def test_cdmad_corrects_its_guesses_by_a_blank_image() -> None:
-    method = build("cdmad", unlabeled_weight=0.7, threshold=0.6, debias_start=0.002, blank_value=9)
-    network, teacher = make_network().eval(), make_network(1).train()
-    with torch.no_grad():
-        network.heads["class"].weight /= 4
-    masks = []
-    for number in range(STEPS):
-        batch = make_batch(method, number, unlabeled=12)
-        step = method(network, teacher, batch)
-        blank, labeled, weak, strong = (
-            network.classify(network(view))
-            for view in (
-                torch.full((1, 1, 8, 8), 9, dtype=torch.uint8),
-                *batch.labeled,
-                *batch.unlabeled,
-            )
-        )
-        # The first guesses are before the start, the others after it.
-        targets = [softmax(row) for row in (weak - (number >= 2) * blank).tolist()]
-        rows = zip(strong, targets, strict=True)
-        unlabeled = mean_loss([(max(p) >= 0.6) * cross_entropy(row, p) for row, p in rows])
-        torch.testing.assert_close(step.losses["labeled"], labeled_loss(batch, labeled))
-        torch.testing.assert_close(step.losses["unlabeled"], 0.7 * unlabeled)
-        masks.append(step.pseudo_labels.mask)
-        method.end_step(network, teacher, batch)
-        with torch.no_grad():
-            network.encoder.convolution.weight.mul_(1.05)  # the next blank image is another one's
-            method.end_step(network, teacher, batch)
-        assert teacher.training, "the mode is left as it was"
-    used = torch.cat(masks)
-    assert 0 < used.sum() < len(used)
-    teacher.eval()
-    image, blank = batch.labeled[0], torch.full((1, 1, 8, 8), 9, dtype=torch.uint8)
-    expected = teacher.classify(teacher(image)) - teacher.classify(teacher(blank))
-    torch.testing.assert_close(teacher.classify(teacher(image), method.output), expected)
-
-
-def test_cossl_learns_a_classifier_on_enhanced_features_of_the_teacher() -> None:
-    options = {"threshold": 0.6, "colearning_start": 0.002, "least_ratio": 0.3}
-    method = build("cossl", unlabeled_weight=0.7, **options)
-    network, teacher = make_network().eval(), make_network(1).eval()
-    with torch.no_grad():
-        for head in ("class", "enhanced"):
-            network.heads[head].weight /= 6  # so that guesses are less certain
-    masks, enhanced = [], 0
-    for number in range(STEPS):
-        batch = make_batch(method, number, unlabeled=12)
-        step = method(network, teacher, batch)
-        labeled, weak, strong = (
-            network.classify(network(view)) for view in (*batch.labeled, *batch.unlabeled)
-        )
-        with torch.no_grad():
-            seen = torch.cat([teacher(batch.labeled[0]), teacher(batch.unlabeled[0])])
-        learned = network.classify(seen[8:], "enhanced")
-        # The first guesses are before the start, the others after it.
-        guesses = guesses_of(learned if number >= 2 else weak)
-        rows = zip(strong, guesses, strict=True)
-        unlabeled = mean_loss([(max(p) >= 0.6) * cross_entropy(row, best(p)) for row, p in rows])
-
-        losses = []
-        for image, label in enumerate(batch.labels.tolist()):
-            chance, other, ratio = (float(value) for value in batch.draws["cossl"][:, image])
-            feature = seen[image]
-            if chance < (max(COUNTS.tolist()) - int(COUNTS[label])) / max(COUNTS.tolist()):
-                ratio = 0.3 + 0.7 * ratio
-                feature = ratio * feature + (1 - ratio) * seen[int(other * 20)]
-                enhanced += 1
-            logits = network.classify(feature[None], "enhanced")[0]
-            share = int(COUNTS[label]) / int(COUNTS.sum())
-            losses.append(cross_entropy(logits, label) / (K * share))
-        expected = {
-            "labeled": labeled_loss(batch, labeled),
-            "unlabeled": 0.7 * unlabeled,
-            "classifier": mean_loss(losses),
-        }
-        assert step.losses.keys() == expected.keys()
-        for name, value in expected.items():
-            torch.testing.assert_close(step.losses[name], value, rtol=1e-6, atol=1e-9)
-        (gradient,) = torch.autograd.grad(
-            step.losses["classifier"], network.encoder.convolution.weight, allow_unused=True
-        )
-        assert gradient is None, "the classifier does not teach the encoder"
-        masks.append(step.pseudo_labels.mask)
-    used = torch.cat(masks)
-    assert 0 < used.sum() < len(used)
-    assert 0 < enhanced < 8 * STEPS
-    assert method.output == "enhanced"
 
 
 def test_a_variant_takes_what_fixmatch_takes_but_what_it_refuses() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ from daso.data.source import Source
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 from tests.conftest import MakeConfig
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from report_visit import Reports
 
 
 @pytest.fixture
@@ -57,3 +62,15 @@ def many_classes(
         train_run(prepare(dataclasses.replace(config, split=type(config.split)()), source), folder)
     )
     return folder
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Reports]:
+    """Return a visit, whose pages are closed after the test; they ask for nothing but themselves."""
+    from report_visit import Reports
+
+    visit = Reports(browser)
+    yield visit
+    visit.close()
+    assert visit.errors == []
+    assert set(visit.requests) <= visit.opened

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
 import shutil
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import pytest
-from browser import NEEDS_CHROMIUM, Visit, inaccessible
-from PIL import Image
-from playwright.sync_api import Browser, Page
+from browser import NEEDS_CHROMIUM, inaccessible
+from playwright.sync_api import Page
 from report_page import HOSTILE, make_hostile
+from report_visit import SETTLED, Reports, brightness
 
-from daso.cli import main
 from daso.files import read_json
-from daso.report.html.page import write_report
 
 pytestmark = NEEDS_CHROMIUM
 
-SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 CARDS = "[...document.querySelectorAll('#gallery > li')]"
-
-
-class Reports(Visit):
-    """Pages of reports, which are files."""
-
-    def file(self, path: Path, width: int = 1400, theme: str = "light") -> Page:
-        return self.open(path.resolve().as_uri(), width, theme)
-
-    def report(self, folder: Path, width: int = 1400, theme: str = "light") -> Page:
-        """Write the report of a run and open it."""
-        return self.file(write_report(folder)[0], width, theme)
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Reports]:
-    """Return a visit, whose pages are closed after the test."""
-    visit = Reports(browser)
-    yield visit
-    visit.close()
 
 
 def test_numbers_are_printed_as_python_prints_them(visit: Reports) -> None:
@@ -185,13 +159,6 @@ def single_out_a_class_on_the_map(page: Page) -> None:
     assert page.evaluate(colors) == 2
 
 
-def brightness(page: Page) -> float:
-    """Return that of the pixels in the corner, 0 to 255."""
-    corner = page.screenshot(clip={"x": 4, "y": 4, "width": 4, "height": 4})
-    with Image.open(io.BytesIO(corner)) as image:
-        return float(np.asarray(image.convert("L"), dtype=float).mean())
-
-
 def test_hostile_names_do_nothing(visit: Reports, finished_run: Path) -> None:
     make_hostile(finished_run)
     page = visit.report(finished_run)
@@ -202,13 +169,10 @@ def test_hostile_names_do_nothing(visit: Reports, finished_run: Path) -> None:
     assert page.evaluate("document.title").startswith("finished: " + HOSTILE[0])
     assert HOSTILE[1] in page.evaluate("document.getElementById('class-table').textContent")
     assert page.evaluate("document.scripts.length") == 3
-    address = (finished_run / "report.html").as_uri()
     page = visit.file(finished_run / "report.html", 320)
     for width in (320, 390):  # names are long, one of them without a blank
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert visit.errors == []
-    assert visit.requests == [address, address]
 
 
 def test_a_large_confusion_matrix_tells_its_cells(
@@ -229,7 +193,6 @@ def test_a_large_confusion_matrix_tells_its_cells(
         "JSON.parse(document.getElementById('data').textContent).confusion.cells"
     )[3]
     assert answers == sorted((count for _, count in cells), reverse=True)
-    assert visit.errors == []
 
 
 def test_a_running_training_opens_without_errors(visit: Reports, finished_run: Path) -> None:
@@ -237,15 +200,6 @@ def test_a_running_training_opens_without_errors(visit: Reports, finished_run: P
         (finished_run / name).unlink()
     page = visit.report(finished_run)
     assert page.evaluate("document.querySelectorAll('main > section').length") == 5
-    assert visit.errors == []
-
-
-@pytest.fixture
-def comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> Path:
-    """Return the page that compares two runs, as the command writes it."""
-    runs = [str(finished_run), str(finished_supervised_run)]
-    assert main(["compare", *runs, "--out", str(tmp_path / "compared")]) == 0
-    return tmp_path / "compared" / "comparison.html"
 
 
 def walk_through_the_whole_report_by_keys(page: Page) -> None:
@@ -323,8 +277,6 @@ def test_a_report_is_read_by_mouse_and_by_keys(visit: Reports, finished_run: Pat
     filter_and_sort_a_gallery(page)
     pick_the_curves_of_a_class(page)
     single_out_a_class_on_the_map(page)
-    assert visit.errors == []
-    assert visit.requests == [(finished_run / "report.html").as_uri()]
 
 
 def test_the_theme_is_the_systems_until_the_button_says_otherwise(
@@ -365,47 +317,3 @@ def test_a_class_has_one_line_of_its_table(visit: Reports, finished_run: Path) -
         )
         assert len(heights) == 10
         assert max(heights) < 35  # two lines have 46 pixels
-
-
-def use_a_comparison(visit: Reports, comparison: Path, width: int, theme: str) -> Page:
-    page = visit.file(comparison, width, theme)
-    assert (brightness(page) > 128) == (theme == "light")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    links = page.evaluate(
-        "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
-    )
-    assert links == [True] * 4
-    table = "document.querySelector('#setting-1-classes table')"
-    cells = f"[...{table}.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent))"
-    page.evaluate(f"{table}.tHead.rows[0].cells[2].querySelector('button').focus()")
-    page.keyboard.press("Enter")
-    assert page.evaluate(cells) == sorted(page.evaluate(cells), reverse=True)
-    page.keyboard.press("Enter")
-    assert page.evaluate(cells) == sorted(page.evaluate(cells))
-    page.evaluate("document.getElementById('theme').click()")
-    page.evaluate(SETTLED)
-    assert (brightness(page) > 128) == (theme == "dark")
-    return page
-
-
-def test_a_comparison_opens_sorts_and_fits(visit: Reports, comparison: Path) -> None:
-    assert inaccessible(use_a_comparison(visit, comparison, 1400, "light")) == []
-    page = use_a_comparison(visit, comparison, 320, "dark")
-    # Names of methods break only between their parts.
-    lines = page.evaluate(
-        """[...document.querySelectorAll('thead button')].map(button => {
-          const range = document.createRange(), lines = new Map();
-          const walk = document.createTreeWalker(button, NodeFilter.SHOW_TEXT);
-          while (walk.nextNode()) for (let i = 0; i < walk.currentNode.length; i++) {
-            range.setStart(walk.currentNode, i); range.setEnd(walk.currentNode, i + 1);
-            const top = Math.round(range.getBoundingClientRect().top);
-            lines.set(top, (lines.get(top) || '') + range.toString());
-          }
-          return [...lines.values()].map(line => line.trim()).filter(line => line);
-        })"""
-    )
-    words = {word for line in lines for part in line for word in re.split(r"[\s+:]+", part) if word}
-    assert {"fixmatch", "daso", "supervised", "difference", "accuracy"} <= words
-    assert not any("fixmatch".startswith(word) and word != "fixmatch" for word in words)
-    assert visit.errors == []
-    assert visit.requests == 2 * [comparison.as_uri()]

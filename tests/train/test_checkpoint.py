@@ -199,14 +199,14 @@ def test_a_folder_that_cannot_be_made_is_a_run_error(tmp_path: Path) -> None:
         saved(tmp_path / "checkpoints", 5)
 
 
+def refuse(path: Path, *_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 def test_a_folder_that_cannot_be_written_is_a_run_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 5)
-
-    def refuse(self: Path, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
-
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         with pytest.raises(RunError, match="Permission denied"):
@@ -218,10 +218,6 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_no_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 5, 10)
-
-    def refuse(self: Path, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
-
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
         with contextlib.suppress(RunError):

@@ -282,20 +282,8 @@ def test_commands_and_the_estimator(
     for device in ("cpu", "cuda"):
         with pretend_cuda():
             out = tmp_path / f"{device}.csv"
-            assert (
-                main(
-                    [
-                        "predict",
-                        str(finished_run),
-                        str(images),
-                        "--out",
-                        str(out),
-                        "--device",
-                        device,
-                    ]
-                )
-                == 0
-            )
+            predict = ["predict", str(finished_run), str(images), "--out", str(out)]
+            assert main([*predict, "--device", device]) == 0
             assert main(["evaluate", str(finished_run), "--device", device]) == 0
             estimator = DASOClassifier(
                 steps=4,

@@ -97,24 +97,18 @@ def test_a_run_of_damaged_checkpoints_only_is_an_error(finished_run: Path) -> No
     assert contents(finished_run) == before
 
 
-def test_a_run_without_a_checkpoint_starts_anew_with_a_warning(
-    finished_supervised_run: Path,
+@pytest.mark.parametrize("cut_off", [False, True], ids=["no checkpoint", "the first cut off"])
+def test_a_run_without_a_whole_checkpoint_starts_anew_with_a_warning(
+    finished_supervised_run: Path, cut_off: bool
 ) -> None:
     expected = comparable(finished_supervised_run)
-    shutil.rmtree(finished_supervised_run / "checkpoints")
-    warnings: list[str] = []
-    list(resume_run(finished_supervised_run, warnings.append)[1])
-    assert "from the beginning" in warnings[0]
-    assert comparable(finished_supervised_run) == expected
-
-
-def test_a_run_whose_first_checkpoint_was_cut_off_starts_anew(
-    finished_supervised_run: Path,
-) -> None:
-    expected = comparable(finished_supervised_run)
-    _, *others = sorted((finished_supervised_run / "checkpoints").glob("*.safetensors"))
-    for path in (*others, *(finished_supervised_run / "checkpoints").glob("*.json")):
-        path.unlink()
+    checkpoints = finished_supervised_run / "checkpoints"
+    if cut_off:
+        _, *others = sorted(checkpoints.glob("*.safetensors"))
+        for path in (*others, *checkpoints.glob("*.json")):
+            path.unlink()
+    else:
+        shutil.rmtree(checkpoints)
     warnings: list[str] = []
     list(resume_run(finished_supervised_run, warnings.append)[1])
     assert "from the beginning" in warnings[0]

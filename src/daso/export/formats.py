@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from daso.errors import MissingDependencyError, RunError, first_line
+from daso.errors import RunError, first_line, import_extra
 from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
@@ -44,14 +44,8 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
         RunError: ONNX cannot express the network.
     """
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"--format onnx needs more packages: pip install 'daso[onnx]' ({error})"
-        ) from error
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    onnx, *_ = (import_extra(name, "onnx", "--format onnx needs") for name in packages)
     program = _trace(model, facts)
     with _export_errors("onnx"):
         exported = torch.onnx.export(

@@ -25,19 +25,13 @@ MIRRORINGS = ((3,), (2,), (2, 3))
 class Block(nn.Module):
     """Maps features (B, D) of one kind to components (B, c), and these to their share of (B, d)."""
 
-    center: Tensor
-    matrix: Tensor
-    bias: Tensor
-    rooted: Tensor
-    share: Tensor
-
     def __init__(self, dim: int, components: int, size: int) -> None:
         super().__init__()
-        self.register_buffer("center", torch.zeros(dim))
-        self.register_buffer("matrix", torch.zeros(dim, components))
-        self.register_buffer("bias", torch.zeros(components))
-        self.register_buffer("rooted", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("share", torch.zeros(components, size))
+        self.center = nn.Buffer(torch.zeros(dim))
+        self.matrix = nn.Buffer(torch.zeros(dim, components))
+        self.bias = nn.Buffer(torch.zeros(components))
+        self.rooted = nn.Buffer(torch.zeros((), dtype=torch.bool))
+        self.share = nn.Buffer(torch.zeros(components, size))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the components, see ``Projection``."""
@@ -83,13 +77,6 @@ class Readout(nn.Module):
             where they are not used.
     """
 
-    bias: Tensor
-    weight: Tensor
-    intercept: Tensor
-    mirror: Tensor
-    chosen: Tensor
-    prior: Tensor
-
     def __init__(
         self,
         dims: Mapping[str, int],
@@ -107,13 +94,13 @@ class Readout(nn.Module):
         )
         self.patches = patches
         self.mirrorings = mirrorings
-        self.register_buffer("bias", torch.zeros(size))
-        self.register_buffer("weight", torch.zeros(size, classes))
-        self.register_buffer("intercept", torch.zeros(classes))
-        self.register_buffer("chosen", torch.tensor([0.0, 1.0]))
-        self.register_buffer("prior", torch.full((classes,), 1 / classes))
+        self.bias = nn.Buffer(torch.zeros(size))
+        self.weight = nn.Buffer(torch.zeros(size, classes))
+        self.intercept = nn.Buffer(torch.zeros(classes))
+        self.chosen = nn.Buffer(torch.tensor([0.0, 1.0]))
+        self.prior = nn.Buffer(torch.full((classes,), 1 / classes))
         # Its length says how images are mirrored, so that a state describes its structure.
-        self.register_buffer("mirror", torch.ones(mirrorings))
+        self.mirror = nn.Buffer(torch.ones(mirrorings))
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor]) -> Readout | None:

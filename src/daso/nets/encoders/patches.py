@@ -141,17 +141,13 @@ class PatchFilters(nn.Module):
         channels, geometry, filters: as of ``PatchEncoder``.
     """
 
-    kernel: Tensor
-    offset: Tensor
-    layout: Tensor
-
     def __init__(self, channels: int, geometry: Geometry, filters: int) -> None:
         super().__init__()
         self.geometry = geometry
         kernel = torch.zeros(filters, channels, geometry.size, geometry.size)
-        self.register_buffer("kernel", kernel.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("offset", torch.zeros(filters))
-        self.register_buffer("layout", torch.tensor(geometry))
+        self.kernel = nn.Buffer(kernel.contiguous(memory_format=torch.channels_last))
+        self.offset = nn.Buffer(torch.zeros(filters))
+        self.layout = nn.Buffer(torch.tensor(geometry))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map resized images, float (B, C, H, W), to features (B, 2 N x 14) >= 0."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
 import json
 import math
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daso.errors import MissingDependencyError, OptionError, first_line
+from daso.errors import MissingDependencyError, OptionError, first_line, import_extra
 from daso.nets.backbone import Backbone, Preprocessing, measure
 from daso.nets.network import Interpolation
 
@@ -36,6 +35,7 @@ STRIDE = 16
 """For encoders without patches, the side of images should be a multiple of this."""
 REFUSED = {"vit_mae": "it masks patches at random; use an encoder saved as ViT"}
 
+NEEDS = "hf:NAME and folders of models need"
 HUB_TIMEOUT_SECONDS = 10.0
 """Timeout of the hub's first answer."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -214,17 +214,8 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     )
 
 
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"hf:NAME and folders of models need {name}: pip install 'daso[hf]' ({error})"
-        ) from error
-
-
 def _library() -> Any:
-    transformers = _import("transformers")
+    transformers = import_extra("transformers", "hf", NEEDS)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
@@ -235,7 +226,7 @@ def _vision(model: nn.Module) -> Any:
 
 
 def _is_cached(name: str) -> bool:
-    hub = _import("huggingface_hub")
+    hub = import_extra("huggingface_hub", "hf", NEEDS)
     files = ("config.json", "model.safetensors", "model.safetensors.index.json")
     cached = [isinstance(hub.try_to_load_from_cache(name, file), str) for file in files]
     return cached[0] and any(cached[1:])
@@ -250,7 +241,7 @@ def fetch(name: str, file: str, instead: str) -> Path:
         OptionError: the file cannot be fetched.
         MissingDependencyError: huggingface-hub is not installed.
     """
-    hub = _import("huggingface_hub")
+    hub = import_extra("huggingface_hub", "hf", NEEDS)
     cached = hub.try_to_load_from_cache(name, file)
     if isinstance(cached, str):
         return Path(cached)
@@ -260,7 +251,7 @@ def fetch(name: str, file: str, instead: str) -> Path:
 
 
 def _ask_hub(name: str, instead: str) -> None:
-    hub = _import("huggingface_hub")
+    hub = import_extra("huggingface_hub", "hf", NEEDS)
     local = (
         "On a computer with network access, run "
         f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\"; "
@@ -308,7 +299,7 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
         if folder is not None:
             path = folder / name
         else:
-            hub = _import("huggingface_hub")
+            hub = import_extra("huggingface_hub", "hf", NEEDS)
             try:
                 options = {"local_files_only": local, "etag_timeout": HUB_TIMEOUT_SECONDS}
                 path = Path(hub.hf_hub_download(where, name, **options))

@@ -1,28 +1,26 @@
-"""Advice of the other verbs, done as it says: one table, as in ``test_advice_table.py``."""
+"""Cases of advice of all verbs but ``daso train``."""
 
 from __future__ import annotations
 
 import csv
 import errno
-import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import pytest
 import torch
-from advice import Case, do_as_advised, little_memory, trained, write_place
-from label_sets import label_some, pixels, png, write_image
+from advice import Case, little_memory, trained
+from label_sets import label_some
+from made_files import pixels, png, write_image, write_tar
 
 from daso.cli import main
 from daso.export.facts import ModelFacts
 from daso.reproduce import campaign
 from daso.reproduce.campaign import Campaign
 from daso.reproduce.scales import SCALES
-from tests.conftest import Say
 
 
 def others() -> None:
@@ -43,14 +41,11 @@ def without_predictions(patch: pytest.MonkeyPatch) -> None:
 
 
 def shard_of(names: list[str]) -> None:
-    Path("shards").mkdir(exist_ok=True)
-    with tarfile.open("shards/train-0.tar", "w") as archive:
-        for name in names:
-            number, content = int(name[0]), name[0].encode()
-            content = png(pixels(number)) if name.endswith("png") else content
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    members = [
+        (name, png(pixels(int(name[0]))) if name.endswith("png") else name[0].encode())
+        for name in names
+    ]
+    write_tar(Path("shards/train-0.tar"), members)
 
 
 def sorted_shard() -> str:
@@ -391,16 +386,3 @@ CASES: dict[str, Case] = {
         prepare=no_locks,
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("table"))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_trouble_is_gone_after_doing_as_advised(
-    name: str, place: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = Path(shutil.copytree(place, tmp_path / "here"))
-    do_as_advised(CASES[name], here, say, monkeypatch)

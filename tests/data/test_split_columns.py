@@ -1,0 +1,76 @@
+"""Columns that say which images are for training: none is read as anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_files import pixels, png
+from small_inputs import ROWS, read, table
+
+from daso.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("Usage", ["Training", "Training", "PublicTest", "PrivateTest"]),
+        ("phase", ["tr", "tr", "te", "te"]),
+        ("where", ["train1", "train2", "holdout", "holdout"]),
+        ("is_valid", ["no", "no", "no", "yes"]),
+        ("is_training_image", ["1", "1", "1", "0"]),
+        ("isTrain", ["T", "T", "F", "F"]),
+        ("train", ["1", "0", "1", "0"]),
+        ("partition", ["0", "0", "1", "2"]),
+        ("Set", ["1", "1", "2", "2"]),
+        ("where", ["Train Set", "Train Set", "Test Set", "Test Set"]),
+        ("where", ["train_val", "train_val", "test_2007", "test_2007"]),
+        ("where", ["data/train", "data/train", "data/test", "data/test"]),
+        ("where", ["trn", "learning", "tst", "held-out"]),
+        ("where", ["train-clean", "dev-clean", "test-clean", "unlabelled_data"]),
+        ("holdout", ["0", "0", "0", "1"]),
+        ("used_for_test", ["0", "0", "0", "1"]),
+        ("Test set", ["n", "n", "n", "y"]),
+    ],
+)
+def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: list[str]) -> None:
+    labels = [f"{label},{value}" for label, value in zip(ROWS, values, strict=True)]
+    (tmp_path / "m.csv").write_text(table(tmp_path, labels, f"path,label,{column}"))
+    with pytest.raises(DataError, match="split"):
+        read(tmp_path / "m.csv")
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    images = pa.array([{"bytes": png(pixels(n)), "path": None} for n in range(4)])
+    (tmp_path / "set").mkdir()
+    for kind in (pa.string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())):
+        rows = pa.table({"image": images, "label": ROWS, column: pa.array(values).cast(kind)})
+        parquet.write_table(rows, tmp_path / "set" / "train.parquet")
+        with pytest.raises(DataError, match=f"'{column}' reads like a split"):
+            read(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("fold", "0101"),
+        ("is_train", "1111"),
+        ("set", "1111"),
+        ("is_round", "0101"),
+        ("set", "1719"),
+        ("invalid", "0101"),
+        ("test_result", "0101"),
+        ("value", "0101"),
+    ],
+)
+def test_other_columns_of_numbers_are_no_splits(tmp_path: Path, column: str, values: str) -> None:
+    labels = [f"{label},{value}" for label, value in zip(ROWS, values, strict=True)]
+    (tmp_path / "m.csv").write_text(table(tmp_path, labels, f"path,label,{column}"))
+    assert f"columns that are not used: '{column}'" in read(tmp_path / "m.csv")[2]
+
+
+def test_captions_and_files_are_no_splits(tmp_path: Path) -> None:
+    for text in ("a {} image", "{}/0.png"):
+        parts = zip(ROWS, ("train", "test") * 2, strict=True)
+        labels = [f"{label},{text.format(part)}" for label, part in parts]
+        (tmp_path / "m.csv").write_text(table(tmp_path, labels, "path,label,caption"))
+        assert "not used: 'caption'" in read(tmp_path / "m.csv")[2]
