@@ -21,6 +21,7 @@ from daso.cli.training.command import parse_train
 from daso.cli.training.defaults import configure
 from daso.cli.training.notes import idle_options, not_adjusted, pretrained_may_help
 from daso.compose import Recipe
+from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
@@ -90,12 +91,30 @@ IDLE = [
     ("--method remixmatch+crest-plus --align False --align-min 0.3", ["--align-min"]),
     ("--method remixmatch+crest-plus --align-min 0.3", []),
     ("--method usadtm --strong-magnitude 3", []),
+    (
+        "--method supervised+mixture --steps 0 --learning-rate 1 --batch 4 --flip False",
+        ["--batch", "--learning-rate"],
+    ),
+    ("--method supervised+mixture --steps 1 --learning-rate 1 --batch 4", []),
+    ("--method fixmatch --weak-versions 3 --backbone-rate 0.5", ["--weak-versions"]),
+    ("--method fixmatch --network hf:a --freeze --weak-versions 3", []),
+    ("--method fixmatch --network hf:a --freeze --backbone-rate 0.5", ["--backbone-rate"]),
+    (
+        "--method fixmatch --network hf:a --freeze --embedding-network mlp-9 --backbone-rate 0.5",
+        [],
+    ),
 ]
 
 
 def test_options_without_effect_are_named() -> None:
     for line, idle in IDLE:
         assert notes_on(f"digits {line}") == idle, line
+
+
+def test_imbalance_ratios_need_what_they_divide() -> None:
+    given = {"gamma_labeled", "gamma_unlabeled"}
+    assert len(idle_options(RunConfig("photos", "fixmatch"), given)) == 2
+    assert not idle_options(RunConfig("photos", "fixmatch", split=SplitOptions(5, 5)), given)
 
 
 def test_hyper_parameters_that_a_configuration_leaves_out_have_their_defaults() -> None:
