@@ -96,7 +96,7 @@ IDLE = [
         ["--batch", "--learning-rate"],
     ),
     ("--method supervised+mixture --steps 1 --learning-rate 1 --batch 4", []),
-    ("--method fixmatch --weak-versions 3 --backbone-rate 0.5", ["--weak-versions"]),
+    ("--method fixmatch --weak-versions 3 --strong-mix 0.1", ["--weak-versions", "--strong-mix"]),
     ("--method fixmatch --network hf:a --freeze --weak-versions 3", []),
     ("--method fixmatch --network hf:a --freeze --backbone-rate 0.5", ["--backbone-rate"]),
     (

@@ -176,7 +176,7 @@ def test_logit_adjusted_answers_are_those_that_the_run_counted(
 def test_an_estimate_from_few_images_is_called_uncertain(capsys: Capture) -> None:
     for images, few in ((14, True), (1400, False)):
         _print_estimate(np.array([0.5, 0.5]), "a stub", ("cat", "dog"), images)
-        assert ("14 images are few" in capsys.readouterr().err) == few
+        assert ("few images to estimate a distribution from (14)" in capsys.readouterr().err) == few
 
 
 def test_an_estimated_prior_is_a_fixed_point(

@@ -90,8 +90,9 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
 def _further_pages(listing: Listing) -> Iterator[str]:
     """Yield a note about files of several images; animated PNG are too rare to look for."""
     pools = (pool for pool in listing.pools.values() if pool.from_files)
-    names = (name for pool in pools for name in pool.all_names() if not name.endswith(".png"))
-    if several := [name for name in names if holds_several(Path(name))]:
+    files = (Path(name) for pool in pools for name in pool.all_names())
+    likely = (file for file in files if file.suffix.lower() != ".png")
+    if several := [str(file) for file in likely if holds_several(file)]:
         holds = f"{len(several):,} files hold" if several[1:] else "1 file holds"
         yield (
             f"{listing.where}: {holds} several frames or pages, such as {several[0]!r}; only the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from daso.data.split import make_split
 from daso.files import Row
 from daso.train.config import RunConfig
 from daso.train.prepare import Prepared
+from daso.train.view_options import VectorViewOptions
 
 STRONG_VIEW_OPTIONS = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
 UNTRAINED = (
@@ -24,7 +26,11 @@ UNTRAINED = (
     *("on_divergence", "rollbacks", "deploy", "patience"),
 )
 """Options of training steps, without effect if there are none."""
-FROZEN = ("weak_versions", "strong_versions", "embedding_network", "embedding_folder")
+FROZEN = (
+    *("weak_versions", "strong_versions", "embedding_network", "embedding_folder"),
+    *(field.name for field in dataclasses.fields(VectorViewOptions)),
+)
+"""Options of a frozen encoder's embeddings."""
 FEW_LABELS = 100
 """Labels per class, on average, below which a pretrained encoder is recommended."""
 
@@ -126,7 +132,7 @@ def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[s
     if train.steps == 0:
         yield UNTRAINED, "there are no training steps"
     if not train.freeze:
-        yield FROZEN, "only --freeze embeds images"
+        yield FROZEN, "only --freeze embeds images, as vectors"
     elif train.embedding_network in ("probe", "linear"):
         yield ("backbone_rate",), "--freeze does not train the encoder"
     if "strong" not in {*learner.labeled_views, *learner.unlabeled_views}:
