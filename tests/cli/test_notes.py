@@ -353,3 +353,19 @@ def test_a_choice_by_a_hold_out_that_is_not_there(
     printed = capsys.readouterr().err
     for option in ("--patience", "--deploy best"):
         assert (f"{option} has no effect without a hold-out" in printed) == said
+
+
+def test_a_training_that_patience_ended_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--method supervised --network small-4 --steps 9 --batch 8 --device cpu --patience 1"
+    options += " --holdout 100 --evaluate-every 1 --learning-rate 1e-9 --ema-decay 0.5"
+    run = str(tmp_path / "run")
+    assert main(["train", "digits", *options.split(), "--out", run]) == 0
+    steps = json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]
+    assert steps < 9
+    assert f"{steps} steps of 9, stopped early" in capsys.readouterr().out
+    assert main(["resume", run]) == 0
+    said = capsys.readouterr().err
+    assert "is complete" in said
+    assert "resuming" not in said
