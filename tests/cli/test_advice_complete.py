@@ -30,7 +30,7 @@ NO_ADVICE = {
     r"pip install '?(daso\[|\{)": "test_advice_words.py: the extra exists and has the package",
     r"labels? of daso label|daso label (printed|is empty)": "the page, as a noun",
     r"daso train refuses|daso predict (\{\}|divides|answers)": "a fact, not advice",
-    r"^with --align False": "why an option has no effect",
+    r"^with --align False|^only --freeze embeds": "why an option has no effect",
     r"ImageNet's in the paper": "needs weights of ImageNet",
     r"a longer --warmup-steps|a lower --threshold uses|or lower --learning-rate|check some of them": "report/test_checks.py tests a part; what it does to a training is not tested",
     r"leave these lines out: --skip-bad": "data/test_semi_aves.py",

@@ -84,7 +84,7 @@ def test_what_cannot_calibrate_is_refused_and_changes_nothing(
     }
     few = shutil.copytree(more, tmp_path / "few", ignore=lambda _, names: sorted(names)[3:])
     cases: list[tuple[Path, str]] = [
-        (few, "9 held-out images are too few"),
+        (few, "few has 9 labeled images; give 50 or more"),
         (images / "labeled", "22 of 22 images are the run's own"),
         (tmp_path / "nowhere", "no such source"),
     ]

@@ -51,7 +51,9 @@ def test_predict_finds_images_and_says_what_they_are(
     images, run = trained_folder
     (images / "test" / ".hidden.png").write_bytes(b"")
     (images / "test" / "notes.txt").write_text("no image")
-    status, rows, _ = predict(capsys, run, images / "test")
+    (images / "test" / "daso-labels.jsonl").write_text("")
+    status, rows, said = predict(capsys, run, images / "test")
+    assert "daso-labels" not in said
     assert status == 0
     assert [row["path"] for row in rows] == sorted(map(str, (images / "test").rglob("0*.png")))
     assert list(rows[0]) == ["path", "class", "confidence", "error"]

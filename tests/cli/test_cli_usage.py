@@ -257,6 +257,12 @@ def test_help_shows_the_options_of_the_method(
     assert not any(option in shown for option in absent)
 
 
+def test_help_names_both_methods_whose_options_it_shows(capsys: Capture) -> None:
+    assert status_of(["train", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Hyper-parameters of fixmatch+daso (named sources) and supervised+la+mixture" in shown
+
+
 MEANT = {
     "evalute run": "'evaluate'",
     "train digits --method fixmach": "'fixmatch'",

@@ -16,6 +16,7 @@ from run_files import edit
 from safetensors.numpy import load_file
 
 from daso.cli import main
+from daso.cli.training import like
 from daso.data.source import Source
 from daso.files import read_json, read_rows
 from daso.train.config import RunConfig
@@ -62,6 +63,11 @@ def test_another_process_repeats_a_run_bit_for_bit(finished_run: Path, tmp_path:
     assert read_json(out / "config.json") == read_json(finished_run / "config.json")
     assert differences(out)["options"] == differences(out)["data"] == []
     assert ", options: " not in done.stderr
+
+
+def test_a_path_is_said_as_it_is_written() -> None:
+    assert like._shown("fötos") == '"fötos"'
+    assert like._shown("\udcff") == '"\\udcff"'
 
 
 def test_options_that_are_given_differ_and_nothing_else(

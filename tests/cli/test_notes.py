@@ -21,6 +21,7 @@ from daso.cli.training.command import parse_train
 from daso.cli.training.defaults import configure
 from daso.cli.training.notes import idle_options, not_adjusted, pretrained_may_help
 from daso.compose import Recipe
+from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
@@ -90,12 +91,30 @@ IDLE = [
     ("--method remixmatch+crest-plus --align False --align-min 0.3", ["--align-min"]),
     ("--method remixmatch+crest-plus --align-min 0.3", []),
     ("--method usadtm --strong-magnitude 3", []),
+    (
+        "--method supervised+mixture --steps 0 --learning-rate 1 --batch 4 --flip False",
+        ["--batch", "--learning-rate"],
+    ),
+    ("--method supervised+mixture --steps 1 --learning-rate 1 --batch 4", []),
+    ("--method fixmatch --weak-versions 3 --strong-mix 0.1", ["--weak-versions", "--strong-mix"]),
+    ("--method fixmatch --network hf:a --freeze --weak-versions 3", []),
+    ("--method fixmatch --network hf:a --freeze --backbone-rate 0.5", ["--backbone-rate"]),
+    (
+        "--method fixmatch --network hf:a --freeze --embedding-network mlp-9 --backbone-rate 0.5",
+        [],
+    ),
 ]
 
 
 def test_options_without_effect_are_named() -> None:
     for line, idle in IDLE:
         assert notes_on(f"digits {line}") == idle, line
+
+
+def test_imbalance_ratios_need_what_they_divide() -> None:
+    given = {"gamma_labeled", "gamma_unlabeled"}
+    assert len(idle_options(RunConfig("photos", "fixmatch"), given)) == 2
+    assert not idle_options(RunConfig("photos", "fixmatch", split=SplitOptions(5, 5)), given)
 
 
 def test_hyper_parameters_that_a_configuration_leaves_out_have_their_defaults() -> None:
@@ -326,3 +345,19 @@ def test_a_choice_by_a_hold_out_that_is_not_there(
     printed = capsys.readouterr().err
     for option in ("--patience", "--deploy best"):
         assert (f"{option} has no effect without a hold-out" in printed) == said
+
+
+def test_a_training_that_patience_ended_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--method supervised --network small-4 --steps 9 --batch 8 --device cpu --patience 1"
+    options += " --holdout 100 --evaluate-every 1 --learning-rate 1e-9 --ema-decay 0.5"
+    run = str(tmp_path / "run")
+    assert main(["train", "digits", *options.split(), "--out", run]) == 0
+    steps = json.loads((tmp_path / "run" / "summary.json").read_text())["steps"]
+    assert steps < 9
+    assert f"{steps} steps of 9, stopped early" in capsys.readouterr().out
+    assert main(["resume", run]) == 0
+    said = capsys.readouterr().err
+    assert "is complete" in said
+    assert "resuming" not in said

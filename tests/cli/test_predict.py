@@ -170,7 +170,7 @@ def test_an_estimate_from_few_images_is_called_uncertain(
 ) -> None:
     for images, few in ((14, True), (1400, False)):
         _print_estimate(np.array([0.5, 0.5]), "a stub", ("cat", "dog"), images)
-        assert ("14 images are few" in capsys.readouterr().err) == few
+        assert ("few images to estimate a distribution from (14)" in capsys.readouterr().err) == few
 
 
 def test_an_estimated_prior_is_a_fixed_point(

@@ -35,6 +35,7 @@ REFUSED = {
     "--network /nowhere/at-all": "no such folder",
     "--weights nowhere.safetensors": "--network resnet50",
     "--weights nowhere.safetensors --network small": "nowhere.safetensors",
+    "--network hf:a --freeze --layer-decay 0.5": "--layer-decay",
     "--freeze": "--freeze needs a pretrained network",
     "--cuda-graph --device cpu": "--cuda-graph",
     "--cache /dev/null/cache": "cannot write",

@@ -131,13 +131,22 @@ def test_what_is_doubtful_is_told(folder: Path) -> None:
     for words in (
         "'Dog ' and 'dog' differ",
         "the class name ' \\u200b'",
-        "1 labeled images are copies",
-        "1 validation images are also labeled images",
-        "1 validation images are also test images",
-        "1 unlabeled images are also test images",
+        "1 labeled image with a copy;",
+        "1 validation image among the labeled ones;",
+        "1 validation image among the test images;",
+        "1 unlabeled image among the test images;",
         "unlabeled/seen.png",
     ):
         assert words in notes
+
+
+def test_further_pages_are_told(folder: Path) -> None:
+    assert "pages" not in "".join(open_source(str(folder)).notes)
+    pages = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    pages[0].save(folder / "unlabeled" / "x.tif", save_all=True, append_images=pages[1:])
+    (note,) = (note for note in open_source(str(folder)).notes if "pages" in note)
+    assert "1 file holds" in note
+    assert "x.tif" in note
 
 
 def test_arrays_are_looked_through_too(tmp_path: Path) -> None:

@@ -116,8 +116,12 @@ def test_csv_of_what_to_label_next(finished_run: Path) -> None:
         )
 
 
-def test_the_list_names_the_command_that_opens_the_page_on_it(finished_run: Path) -> None:
+def test_the_list_names_the_command_that_opens_the_page_on_it(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = f"daso label {finished_run}"
+    monkeypatch.chdir(finished_run.parent)  # the page is read elsewhere
+    finished_run = Path(finished_run.name)
     assert command not in write_report(finished_run)[0].read_text(encoding="utf-8")  # known classes
     truth = load_run(finished_run).arrays["pool.truth"]
     change_beliefs(finished_run, {}, **{"pool.truth": np.full_like(truth, -1)})

@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.images.decoded import DecodedImages
-from daso.errors import DataError, problems
+from daso.errors import DataError, how_many, problems
 
 NameOf = Callable[[int], str]
 Pair = tuple[int, int]
 
 DOUBTFUL = {
-    ("train", "train"): "labeled images are copies of others; a hold-out may get one of them",
-    ("validation", "train"): "validation images are also labeled images; numbers are too good",
-    ("validation", "test"): "validation images are also test images; choices favor the test",
-    ("unlabeled", "test"): "unlabeled images are also test images; these are not unseen",
+    ("train", "train"): ("labeled image", "with a copy; a hold-out may get one of them"),
+    ("validation", "train"): ("validation image", "among the labeled ones; numbers are too good"),
+    ("validation", "test"): ("validation image", "among the test images; choices favor the test"),
+    ("unlabeled", "test"): ("unlabeled image", "among the test images; these are not unseen"),
 }
-"""Notes about copies of images of the first part in the second."""
+"""Notes about images of the first part that are copies of images of the second."""
 
 
 @dataclass
@@ -126,11 +126,11 @@ def without_copies(
         )
         raise DataError(problems(skipped, f"{where}: {'; '.join(counts)}", cure, between=" "))
     notes = []
-    for (part, other), text in DOUBTFUL.items():
+    for (part, other), (image, text) in DOUBTFUL.items():
         if pairs := copies.of(part, other):
             index, original = pairs[0]
             example = f"{names[part](index)} is {names[other](original)}"
-            notes.append(f"{len(pairs)} {text} (e.g. {example})")
+            notes.append(f"{how_many(len(pairs), image)} {text} (e.g. {example})")
     left = {}
     for part, pool in images.items():
         bad = list(reasons.get(part, ()))

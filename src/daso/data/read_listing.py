@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Reasons
-from daso.data.images.decode import ImageHeader, decode, read_header
+from daso.data.images.decode import ImageHeader, decode, holds_several, read_header
 from daso.data.images.decoded import Decoded, DecodedImages, brightest, darkness, select_images
 from daso.data.images.encoded import (
     Encoded,
@@ -77,13 +78,26 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
         mean=listing.mean,
         std=listing.std,
         skipped=(*listing.skipped, *unreadable),
-        notes=(*listing.notes, *notes),
+        notes=(*listing.notes, *notes, *(_further_pages(listing) if reading.cache is None else ())),
         own_labels=listing.own_labels,
         journal=listing.journal,
     )
     if listing.published:
         return source
     return checked_for_copies(source, names, where=listing.where, skip_bad=reading.skip_bad)
+
+
+def _further_pages(listing: Listing) -> Iterator[str]:
+    """Yield a note about files of several images; animated PNG are too rare to look for."""
+    pools = (pool for pool in listing.pools.values() if pool.from_files)
+    files = (Path(name) for pool in pools for name in pool.all_names())
+    likely = (file for file in files if file.suffix.lower() != ".png")
+    if several := [str(file) for file in likely if holds_several(file)]:
+        holds = f"{len(several):,} files hold" if several[1:] else "1 file holds"
+        yield (
+            f"{listing.where}: {holds} several frames or pages, such as {several[0]!r}; only the "
+            "first is used: write the others to files of their own if they matter"
+        )
 
 
 def decode_pools(

@@ -99,7 +99,8 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
     if len(labels) >= FEWEST_IMAGES:
         temperature = fit_temperature(logits, labels)
     else:
-        note = f"{len(labels)} held-out images are too few to fit a temperature: at least "
+        are = "image is" if len(labels) == 1 else "images are"
+        note = f"{len(labels)} held-out {are} too few to fit a temperature: at least "
         note += f"{FEWEST_IMAGES} are needed"
     before = log_softmax(logits)
     after = log_softmax(np.asarray(logits, dtype=np.float64) / temperature)

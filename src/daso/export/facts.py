@@ -130,12 +130,12 @@ class ModelFacts:
     def estimate_distribution(self, chunks: Callable[[], Iterable[Array]]) -> tuple[Array, str]:
         """Estimate the class distribution of N unlabeled images, float64 (K,), and name the method.
 
-        If the hold-out had at least ten images of every class, the estimate is the distribution q
-        for which C q is nearest to the mean of the probabilities, where C is the confusion on the
-        hold-out (Lipton, Wang, Smola, ICML 2018, with probabilities in place of answers). It allows
-        for a network that hardly ever names a rare class. Otherwise it comes from the
-        expectation-maximization of Saerens et al., 2002, which takes the probabilities at face
-        value and may lose such a class.
+        If the hold-out, or what ``daso calibrate`` was given, had at least ten images of every
+        class, the estimate is the distribution q for which C q is nearest to the mean of the
+        probabilities, where C is the confusion on them (Lipton, Wang, Smola, ICML 2018, with
+        probabilities in place of answers). It allows for a network that hardly ever names a rare
+        class. Otherwise it comes from the expectation-maximization of Saerens et al., 2002, which
+        takes the probabilities at face value and may lose such a class.
 
         Args:
             chunks: starts a pass over the calibrated probabilities, (n, K) each, N >= 1 rows in
@@ -151,7 +151,8 @@ class ModelFacts:
             total, count = total + probs.sum(0, dtype=np.float64), count + len(probs)
         mean = torch.from_numpy(total / max(count, 1))
         confusion = torch.tensor(self.confusion, dtype=torch.float64)
-        return nearest_distribution(confusion, mean).numpy(), "the confusion on the hold-out"
+        how = "the confusion on the images of its calibration"
+        return nearest_distribution(confusion, mean).numpy(), how
 
     def to_metadata(self) -> dict[str, str]:
         return {name: json.dumps(value) for name, value in asdict(self).items()}

@@ -22,7 +22,16 @@ from daso.data.listing import Reading
 from daso.data.open import list_own
 from daso.data.source import Source
 from daso.data.training_data import TrainingData, prepare_data
-from daso.errors import DataError, OptionError, RunError, nearest, problems, same_name
+from daso.errors import (
+    DataError,
+    OptionError,
+    RunError,
+    how_many,
+    nearest,
+    problems,
+    same_name,
+    typed,
+)
 from daso.evaluate.calibration import Calibration, calibrate, calibrated
 from daso.evaluate.predict import predict_logits
 from daso.evaluate.reliability import reliability_bins
@@ -150,7 +159,7 @@ def read_labeled(place: Path, model: Model) -> Labeled:
         except DataError as error:
             faults.append((pool.name_of(index), str(error)))
     if faults:
-        what = f"{place}: {len(faults)} images cannot be read"
+        what = f"{place}: {how_many(len(faults), 'image')} cannot be read"
         raise DataError(problems(faults, what, "Replace or remove them"))
     labels = np.array([numbers[name] for name in names], dtype=np.int64)[pool.labels]
     called = tuple(map(pool.name_of, range(len(pool))))
@@ -215,7 +224,8 @@ def read_calibration(folder: Path, step: int) -> Calibration:
     """
     path = folder / NAME
     if not path.exists():
-        why = "the run is unfinished or of an older version; 'daso resume' calibrates it"
+        cure = f"'daso resume {typed(folder)}' calibrates it"
+        why = f"the run is unfinished or of an older version; {cure}"
         return Calibration(1.0, step, 0, note=f"{folder} has no {NAME}: {why}")
     values = read_json(path)
     try:

@@ -74,8 +74,13 @@ CASES: dict[str, Case] = {
     ),
     "a share of images that are not drawn": Case(
         f"{FIXMATCH} --gamma-unlabeled 2",
-        r"it requires (--unlabeled-head); all",
+        r"it requires (--unlabeled-head) and a source that has no unlabeled",
         "train bare --method fixmatch --size 8 --out new --gamma-unlabeled 2 --labeled-head 2 {0} 2",
+    ),
+    "a ratio of images that are not drawn": Case(
+        f"{TRAIN} --gamma-labeled 2",
+        r"it requires (--labeled-head); all labeled images are used",
+        f"{TRAIN} --gamma-labeled 2 {{0}} 2",
     ),
     "nothing is labeled": Case(
         "train pool --method supervised --size 8 --out new",

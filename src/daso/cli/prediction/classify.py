@@ -219,7 +219,7 @@ def _fill(
         again = journal.skip(reader)
         if journal.count:
             more = f"; {len(again):,} that could not be read are tried again" if again else ""
-            tell(f"resumed after {journal.count:,} images{more}")
+            tell(f"resumed after {how_many(journal.count, 'image')}{more}")
         if again:
             batches = _rows(classifier, again.values(), to_row, inputs.several)
             retried = itertools.chain.from_iterable(zip(*batch, strict=True) for batch in batches)
@@ -234,8 +234,8 @@ def _fill(
     except KeyboardInterrupt:
         if resumable:
             tell(
-                f"{journal.count:,} images are in {journal.path}; repeat the command with --resume "
-                "to continue"
+                f"{how_many(journal.count, 'image')} in {journal.path}; repeat the command with "
+                "--resume to continue"
             )
         raise
 
@@ -260,10 +260,10 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
     order = np.argsort(-estimate, kind="stable")[:MAX_NAMED].tolist()
     shares = ", ".join(f"{names[k]} {estimate[k]:.1%}" for k in order)
     more = f", and {len(names) - MAX_NAMED} more classes" if len(names) > MAX_NAMED else ""
-    tell(f"class distribution of {images:,} images, estimated by {how}: {shares}{more}")
+    tell(f"class distribution of {how_many(images, 'image')}, estimated by {how}: {shares}{more}")
     if (points := uncertainty(estimate, images)) > FEW_POINTS:
         tell(
-            f"note: {images:,} images are few to estimate a distribution from: its shares are "
+            f"note: few images to estimate a distribution from ({images:,}): its shares are "
             f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
             "or classify more images at once"
         )

@@ -149,7 +149,9 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
     undecided = run is None and not named.method  # until the source is parsed
     if undecided:
         known = {**Recipe.parse(DEFAULT_METHOD).hyperparameters(), **known}
-    groups, refuse = _groups(method, known), partial(_refuse_others, method=method)
+    both = f"{DEFAULT_METHOD} (named sources) and {method} (your own data)"
+    groups = _groups(both if undecided else method, known)
+    refuse = partial(_refuse_others, method=method)
     given = parse_given(TrainCommand, argv, "daso train", groups, refuse)
     command: TrainCommand = take(TrainCommand, given)
     for kind in GROUPS.values():

@@ -32,7 +32,7 @@ def compare_with(
     before, now = flatten(config.to_dict()), flatten(prepared.config.to_dict())
     names = sorted((before.keys() | now.keys()) - {"journal"})  # the data says it
     changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
-    options = [f"{n} {json.dumps(a)}, now {json.dumps(b)}" for n, (a, b) in changed.items()]
+    options = [f"{n} {_shown(a)}, now {_shown(b)}" for n, (a, b) in changed.items()]
     same_size = config.size == prepared.config.size
     data = _changed_images(run, config, prepared, source) if same_size else []
     device = prepared.data.labeled.images.device
@@ -45,6 +45,11 @@ def compare_with(
     if not any(differences.values()):
         notice(f"as {run}: options, data and environment are the same")
     return {"run": str(run.resolve()), "differs": differences}
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
 
 
 def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: Source) -> list[str]:

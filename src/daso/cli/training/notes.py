@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -15,8 +16,21 @@ from daso.data.split import make_split
 from daso.files import Row
 from daso.train.config import RunConfig
 from daso.train.prepare import Prepared
+from daso.train.view_options import VectorViewOptions
 
 STRONG_VIEW_OPTIONS = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
+UNTRAINED = (
+    *("batch", "unlabeled_ratio", "labeled_sampling", "learning_rate", "backbone_rate"),
+    *("layer_decay", "optimizer", "schedule", "momentum", "weight_decay", "ema_decay"),
+    *("recompute", "compile", "cuda_graph", "evaluate_every", "save_minutes", "log_every"),
+    *("on_divergence", "rollbacks", "deploy", "patience"),
+)
+"""Options of training steps, without effect if there are none."""
+FROZEN = (
+    *("weak_versions", "strong_versions", "embedding_network", "embedding_folder"),
+    *(field.name for field in dataclasses.fields(VectorViewOptions)),
+)
+"""Options of a frozen encoder's embeddings."""
 FEW_LABELS = 100
 """Labels per class, on average, below which a pretrained encoder is recommended."""
 
@@ -28,11 +42,12 @@ def notes_on_data(prepared: Prepared) -> Iterator[str]:
     if batches.unlabeled_views and data.unlabeled is not None:
         sizes.append(("unlabeled", data.unlabeled, batches.unlabeled_batch))
     for name, pool, batch in sizes:
-        if len(pool) < batch:
-            yield f"{len(pool)} {name} images are fewer than a batch of {batch}; some are repeated"
+        if len(pool) < batch and prepared.total_steps:
+            are = "image is" if len(pool) == 1 else "images are"
+            yield f"{len(pool)} {name} {are} fewer than a batch of {batch}; some are repeated"
     choices = {"--patience": train.patience, "--deploy best": train.deploy == "best"}
     for option, is_chosen in choices.items():
-        if is_chosen and data.holdout is None:
+        if is_chosen and data.holdout is None and prepared.total_steps:
             yield f"{option} has no effect without a hold-out; {to_hold_out(prepared, 1)}"
     if data.test is None and data.holdout is None:
         yield f"no test or hold-out images, so nothing is measured; {to_hold_out(prepared, 1)}"
@@ -113,15 +128,23 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
 
 
 def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[str], str]]:
-    learner, split = recipe.method, config.split
+    learner, split, train = recipe.method, config.split, config.train
+    if train.steps == 0:
+        yield UNTRAINED, "there are no training steps"
+    if not train.freeze:
+        yield FROZEN, "only --freeze embeds images, as vectors"
+    elif train.embedding_network in ("probe", "linear"):
+        yield ("backbone_rate",), "--freeze does not train the encoder"
     if "strong" not in {*learner.labeled_views, *learner.unlabeled_views}:
         yield STRONG_VIEW_OPTIONS, f"{learner.__name__} has no strong views"
     if not learner.unlabeled_views:
         yield ("unlabeled_ratio",), f"{learner.__name__} does not use unlabeled images"
     if config.augmentation.crop == "resized":
         yield ("crop_padding",), "it requires --crop pad"
+    if split.labeled_head is None:
+        yield ("gamma_labeled",), "it requires --labeled-head; all labeled images are used"
     if split.unlabeled_head is None:
-        reason = "it requires --unlabeled-head; all unlabeled images of the source are used"
+        reason = "it requires --unlabeled-head and a source that has no unlabeled images of its own"
         yield ("gamma_unlabeled", "unlabeled_shape"), reason
     elif split.unlabeled_shape == "uniform":
         yield ("gamma_unlabeled",), "--unlabeled-shape uniform gives all classes as many images"

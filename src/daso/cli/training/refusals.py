@@ -63,6 +63,8 @@ def _try_method(
 
 def _try_network(options: TrainOptions) -> None:
     """Open the pretrained encoder, which may have to be fetched, or build the named one."""
+    if options.freeze and options.layer_decay < 1:
+        raise OptionError("--layer-decay: a frozen encoder is not trained; leave it out")
     backbone = open_named(options)
     with torch.device("meta"):
         if options.freeze:

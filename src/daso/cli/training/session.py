@@ -22,7 +22,7 @@ from daso.cli.training.defaults import configure, configure_like
 from daso.cli.training.like import compare_with
 from daso.cli.training.refusals import refuse_early
 from daso.cli.training.source import defaults_for, read_source
-from daso.errors import RunError, typed
+from daso.errors import RunError, how_many, typed
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
 from daso.report.wording import duration
@@ -101,7 +101,9 @@ def conclude(prepared: Prepared, folder: Path) -> None:
             f"not affected. To calibrate, {notes.to_hold_out(prepared, FEWEST_IMAGES)}; or give "
             f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {typed(folder)} IMAGES'"
         )
-    print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
+    early = f" of {prepared.total_steps:,}, stopped early" if summary.get("stopped_early") else ""
+    steps = f"{how_many(summary['steps'], 'step')}{early}"
+    print(f"{steps} in {duration(summary['seconds'])}; run folder: {folder}")
 
 
 def follow_run(
@@ -171,7 +173,9 @@ def resume(
         with if_stopped("the run is as before, and the same command resumes it"):
             prepared, rows = together.do(work)
         together.compare(prepared)
-        if prepared.step == prepared.total_steps:
+        summary = folder / "summary.json"  # of fewer steps, if --patience ended them
+        steps = read_json(summary)["steps"] if summary.exists() else prepared.total_steps
+        if prepared.step == steps:
             tell(f"{folder} is complete")
         elif not quiet:
             announce(prepared, folder)

@@ -9,7 +9,7 @@ from typing import Annotated
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import Argument
-from daso.errors import DataError, typed
+from daso.errors import DataError, how_many, typed
 from daso.files import check_writable
 
 
@@ -53,13 +53,14 @@ def run(command: CalibrateCommand) -> None:
         require_data_of_run(command.folder, config, source)
         calibration = calibrate_again(command.folder, model, source, given)
     if calibration.note is not None:
-        cure = ""
-        if given is None:
-            cure = (
-                f"; give {FEWEST_IMAGES} or more labeled images that its training has not seen: "
-                f"'daso calibrate {typed(command.folder)} IMAGES'"
-            )
-        raise DataError(f"{command.folder} is not calibrated: {calibration.note}{cure}")
+        why = calibration.note
+        if given is not None:
+            why = f"{command.images} has {how_many(calibration.images, 'labeled image')}"
+        raise DataError(
+            f"{command.folder} is not calibrated: {why}; give {FEWEST_IMAGES} or more labeled "
+            "images that its training has not seen: "
+            f"'daso calibrate {typed(command.folder)} IMAGES'"
+        )
     assert calibration.error_before is not None
     assert calibration.error_after is not None
     print(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from daso.cli.processes.signals import if_stopped
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
+from daso.errors import how_many
 from daso.files import Row, check_writable, save_json
 
 if TYPE_CHECKING:  # help and wrong options need no torch
@@ -135,7 +136,9 @@ def _show(result: Row, steps: int) -> None:
         soft_wrap=True,
     )
     if result["steps"] != steps:
-        console.print(f"each training had {result['steps']:,} steps; the run has {steps:,}")
+        console.print(
+            f"each training had {how_many(result['steps'], 'step')}; the run has {steps:,}"
+        )
     columns = ("class", "labeled", "tested", "recall", "95% interval", "precision")
     table = make_table(columns, "per class, in %")
     for k, name in enumerate(result["class_names"]):

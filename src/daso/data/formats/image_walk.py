@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
-from daso.data.listing import JOURNAL, is_hidden
+from daso.data.listing import is_hidden
 from daso.errors import DataError
 
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
@@ -71,7 +71,7 @@ def walk(
                     others.add("hidden folders", entry.path)
             elif is_image(entry):
                 yield Path(entry.path)
-            elif others is not None and entry.name != JOURNAL and Path(entry.path) not in read:
+            elif others is not None and Path(entry.path) not in read:
                 others.add_file(entry.path)
         waiting += sorted(subfolders, reverse=True)
 

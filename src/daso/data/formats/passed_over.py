@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from daso.data.listing import JOURNAL
+
 PLURAL = re.compile(r"\b(file|folder|link|device|sample|image|array)s\b")
 MOST_KINDS = 20
 """Kinds that are named in notes."""
@@ -29,6 +31,8 @@ class PassedOver:
     def add_file(self, name: str) -> None:
         """Count a file by its ending; a hidden one as such, but for those of ``daso label``."""
         path = PurePath(name)
+        if path.name.endswith(JOURNAL):
+            return
         if path.name.startswith("."):
             if "daso-label" not in path.name:
                 self.add("hidden files", name)

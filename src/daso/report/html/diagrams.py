@@ -11,6 +11,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
+from daso.errors import how_many
 from daso.evaluate.reliability import Bins
 from daso.report.charts import FEW_CLASSES
 from daso.report.html.svg import LEFT, RIGHT, RIGHT_END, TOP, Scale, axes, frame, short, text
@@ -34,8 +35,8 @@ def reliability(title: str, bins: Bins) -> Markup:
         middle, top, high = left + width / 2, y(accuracy[i]), 34 * counts[i] / most
         low, high_edge = 100 * edges[i : i + 2]
         hint = (
-            f"confidence {low:.0f} to {high_edge:.0f}%: {counts[i]:,.0f} images, mean confidence "
-            f"{100 * confidence[i]:.1f}%, accuracy {100 * accuracy[i]:.1f}%"
+            f"confidence {low:.0f} to {high_edge:.0f}%: {how_many(counts[i], 'image')}, mean "
+            f"confidence {100 * confidence[i]:.1f}%, accuracy {100 * accuracy[i]:.1f}%"
         )
         faint = " faint" if counts[i] < FEW_IMAGES else ""
         body += (

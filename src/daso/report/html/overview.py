@@ -115,7 +115,8 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
     )
     answered = number(at(run.calibration, "answered", "error"))
     same_images = at(run.calibration, "answered", "measured_on") == run.measured_on
-    predicted = f"as trained; daso predict {percent(answered)}" if answered is not None else ""
+    as_used = f"as trained; of the model in use, daso predict {percent(answered)}"
+    predicted = "" if answered is None else as_used
     shown = filter(None, (predicted if same_images else "", beside("calibration_error")))
     tile("calibration error", metrics.get("calibration_error"), " · ".join(shown))
     return tiles

@@ -134,7 +134,7 @@ def label_next(run: Run) -> Row | None:
     benchmark = all(row["item"]["truth"] >= 0 for row in rows)
     return {
         "rows": rows,
-        "command": None if benchmark else shlex.join(["daso", "label", str(run.path)]),
+        "command": None if benchmark else shlex.join(["daso", "label", str(run.path.absolute())]),
         "summary": _summary(run, rows),
         "csv": table,
         "address": f"data:text/csv;charset=utf-8,{quote(table, errors='surrogateescape')}",
@@ -154,8 +154,8 @@ def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
     else:
         second = names[pair[1] if pair[0] == says else pair[0]]
         text = (
-            f"Classifier and similarity both favor {names[says]}, without confidence "
-            f"({p:.0f}% and {q:.0f}%); {second} comes next."
+            f"Classifier and similarity both favor {names[says]} ({p:.0f}% and {q:.0f}%); "
+            f"{second} comes next."
         )
     if labeled is not None:
         text += f" Labeled images of {names[rarer]}: {labeled[rarer]:,.0f}."
