@@ -26,10 +26,11 @@ MISSING = re.compile(r"(-1([.,]0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
     (
-        "nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled",
+        "nan", "none", "null", "na", "n/a", "n.a", "nil", "missing", "unlabeled", "unlabelled",
         "unknown",  # daso predict --unsure
         *("", "\\n", "undefined", "unannotated", "untagged", "not labeled", "no label", "no_label"),
-        *("-", "?", "#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
+        *("not_labeled", "unk", "unidentified", "unsorted", "uncategorized", "tbd", "todo"),
+        *("#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
     )
 )  # fmt: skip
 """Class names, in small letters, that may mean a missing label; as may negative numbers."""
@@ -164,7 +165,7 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         text = name.strip().casefold()
         if (
             is_missing(name)
-            or text.strip("()<>[]{}") in DOUBTFUL
+            or DOUBTFUL & {text, text.strip("()<>[]{} .?*_-")}
             or (text[:1] == "-" and INTEGER.fullmatch(text))
         ):
             cure = "if it means that the class is unknown, leave the label empty"

@@ -178,9 +178,10 @@ def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> t
                 f"{Path(parts['train'], name)} and {Path(part, name)}, or the {part} images would "
                 "be trained on"
             )
-    if len(inside) < 2 or any(() in one or len(one) < 2 for one in inside):
+    inside = [folders - {()} for folders in inside]
+    if len(inside) < 2 or not all(inside) or all(len(folders) < 2 for folders in inside):
         return ()
-    some = "" if all(one == inside[0] for one in inside) else "some of "
+    some = "" if all(folders == inside[0] for folders in inside) else "some of "
     names = listed([name for (name,) in sorted(set[tuple[str, ...]]().union(*inside))])
     which = f"each class folder holds {some}the folders {names}"
     outer = listed(sorted(files))
