@@ -324,6 +324,29 @@ def test_what_is_refused(finished_run: Path, images: Path, tmp_path: Path, capsy
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_list_is_not_replaced_by_its_answers(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    listing = tmp_path / "list.csv"
+    listing.write_text(f"path,label\n{sorted(images.glob('*.png'))[0]},mine\n")
+    before = listing.read_bytes()
+    for place in (listing, tmp_path / "*.csv"):
+        said = predict(capsys, finished_run, place, "--out", listing, status=2)[1]
+        assert "is what is read" in said
+        assert listing.read_bytes() == before
+
+
+def test_a_share_that_stands_twice_is_refused(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    image, file = sorted(images.glob("*.png"))[0], tmp_path / "prior.json"
+    once = json.dumps(dict.fromkeys(NAMES, 1))
+    for text in (once.replace("{", f'{{"{NAMES[0]}": 5, '), "[" * 100_000):
+        file.write_text(text)
+        said = predict(capsys, finished_run, image, "--prior", file, status=2)[1]
+        assert f"--prior {file} cannot be read" in said
+
+
 def test_rows_of_a_list_that_name_nothing_are_answered_in_place(
     finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
