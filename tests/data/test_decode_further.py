@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from test_decode import DEEP, EIGHT, encoded, stored_as, tiff
 
-from daso.data.images.decode import decode, read_header
+from daso.data.images.decode import decode, read_header, to_pixels
 from daso.errors import DataError
 
 Chunk = tuple[bytes, bytes]
@@ -104,6 +104,9 @@ def test_a_file_of_a_turned_tiff_shows_what_its_bytes_show(tmp_path: Path) -> No
             header = read_header(file)
             assert decode(file, channels=1)[0].tolist() == turned.tolist(), (mode, orientation)
             assert (header.height, header.width) == turned.shape
+            with Image.open(file) as opened:
+                assert to_pixels(opened, channels=1)[0].tolist() == turned.tolist()
+                assert opened.filename == str(file)
 
 
 def test_a_gray_frame_keeps_its_own_palette() -> None:

@@ -21,10 +21,14 @@ def load(image: Image.Image) -> None:
     """Decode the pixels of an image, and scale its transparent color as they are."""
     tiles = getattr(image, "tile", None)
     factor = CLEAR_LEVELS.get(str(tiles[0].args)) if tiles and image.format == "PNG" else None
-    if tiles and image.format == "TIFF":
-        image.filename = ""  # type: ignore[attr-defined] # Pillow maps lying images as upright ones
     if tiles and image.mode == "L":
         image.palette = None  # which the frames of a GIF have, whose own palette is gray
+    if tiles and image.format == "TIFF":
+        # From a file Pillow maps the pixels of a turned image as if they were upright.
+        values = vars(image)
+        name, values["filename"] = values.get("filename"), ""
+        image.load()
+        values["filename"] = name
     image.load()
     clear = image.info.get("transparency")
     if factor is not None and isinstance(clear, int):
