@@ -389,6 +389,7 @@ def test_labels_mean_the_same_in_all_parts(tmp_path: Path) -> None:
             (["1.0", "1", "cat", "cat"], ["1.0", "1.0"], ("1", "1.0", "cat"), [1, 1]),
             (["1.0", "2.0", "1.0", "2.0"], ["1", "2"], ("1", "2"), [0, 1]),
             (ROWS, ["cat ", "dog"], ("cat", "dog"), [0, 1]),
+            (["caf\xe9", "b"] * 2, ["cafe\u0301", "b"], ("b", "caf\xe9"), [1, 0]),
         )
     ):
         folder = tmp_path / str(number)
@@ -396,9 +397,11 @@ def test_labels_mean_the_same_in_all_parts(tmp_path: Path) -> None:
         for part, labels, first in (("train", train, 0), ("test", test, 9)):
             shard(folder / "tar" / f"{part}-0.tar", labels, first=first)
             images = [{"bytes": png(pixels(first + n)), "path": None} for n in range(len(labels))]
-            table = pa.table({"image": pa.array(images), "label": labels})
-            parquet.write_table(table, folder / "parquet" / f"{part}.parquet")
-        for kind in ("tar", "parquet"):
+            written = pa.table({"image": pa.array(images), "label": labels})
+            parquet.write_table(written, folder / "parquet" / f"{part}.parquet")
+        rows = [f"{label},{part}" for part, of in (("", train), ("test", test)) for label in of]
+        (folder / "m.csv").write_text(table(folder, rows, "path,label,split"))
+        for kind in ("tar", "parquet", "m.csv"):
             source = open_source(str(folder / kind))
             assert source.test is not None
             assert (source.class_names, source.test.labels.tolist()) == (classes, expected)
