@@ -36,6 +36,8 @@ DOUBTFUL = frozenset(
 """Class names, in small letters, that may mean a missing label; as may negative numbers."""
 FORMULA = re.compile(r"\s*[=+@-]")
 """Beginning of a text that spreadsheets take for a formula."""
+BRACKETS = "[](){}'\" "
+"""Characters around the names in a list of them."""
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?(e[+-]?[0-9]{1,2})?")
 
 
@@ -161,6 +163,7 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
 
 def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield code, text and cure for class names that are easily confused or invisible."""
+    bare = {name.strip(BRACKETS) for name in class_names}
     for name in class_names:
         text = name.strip().casefold()
         if (
@@ -174,11 +177,11 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
             cure = "rename it, or let spreadsheets import CSV files as text"
             yield "formula-name", f"the class name {name!a} reads like a formula", cure
         parts = [
-            {part.strip("[](){}'\" ") for part in re.split(separator, name)} - {""}
+            {part.strip(BRACKETS) for part in re.split(separator, name)} - {""}
             for separator in (r"[|;,]", r"[+&/]", r"\s")
         ]
-        several = any(len(names) > 1 and names <= set(class_names) for names in parts)
-        if several or (re.search(r"[|;]", name) and parts[0] & set(class_names)):
+        several = any(len(names) > 1 and names <= bare for names in parts)
+        if several or (re.search(r"[|;]|\[.*,", name) and (parts[0] - {name}) & bare):
             text = f"the class name {name!r} joins names of other classes"
             yield "joined-names", text, "each image has one label: choose one, or leave it empty"
     for name in unseen_names(class_names):
