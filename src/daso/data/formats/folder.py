@@ -202,7 +202,13 @@ def _find_parts(
             if part_called(entry.name):
                 raise DataError(f"{entry} {LEADS_NOWHERE}")
         inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
-        notes = data_beside(folder, (), read_folders=inside.values())
+        given = {Path(place).resolve() for place in places.values()}
+        elsewhere = [
+            name
+            for name in subfolders(folder)
+            if not given.isdisjoint((folder.resolve(), (folder / name).resolve()))
+        ]
+        notes = data_beside(folder, (), read_folders=[*inside.values(), *elsewhere])
         labeled = folder / inside.pop("train") if "train" in inside else None
         for part, name in inside.items():
             option = FOLDERS[part]
