@@ -202,11 +202,11 @@ def _find_parts(
             if part_called(entry.name):
                 raise DataError(f"{entry} {LEADS_NOWHERE}")
         inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
-        given = {Path(place).resolve() for place in places.values()}
+        named = {Path(place).resolve() for place in places.values()}
         elsewhere = [
             name
             for name in subfolders(folder)
-            if not given.isdisjoint((folder.resolve(), (folder / name).resolve()))
+            if not named.isdisjoint((folder.resolve(), (folder / name).resolve()))
         ]
         notes = data_beside(folder, (), read_folders=[*inside.values(), *elsewhere])
         labeled = folder / inside.pop("train") if "train" in inside else None
