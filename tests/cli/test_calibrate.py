@@ -109,6 +109,19 @@ def test_what_cannot_calibrate_is_refused_and_changes_nothing(
     assert (run / "calibration.json").read_bytes() == kept
 
 
+def test_what_is_not_used_of_further_images_is_told(
+    trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.copytree(trained / "more" / "val", tmp_path / "more" / "labeled")
+    shutil.copytree(trained / "more" / "val" / "cat", tmp_path / "more" / "test" / "cat")
+    (tmp_path / "more" / "labeled" / "cat" / "x.jp2").touch()
+    status, said = calibrate(capsys, tmp_path / "run", tmp_path / "more")
+    assert status == 0
+    assert f"{tmp_path / 'more'}: its test images are not used" in said
+    assert "not read: 1 .jp2 file" in said
+
+
 def test_a_run_is_calibrated_on_its_hold_out_again(finished_run: Path, capsys: Capture) -> None:
     kept = read_json(finished_run / "calibration.json")
     (finished_run / "calibration.json").unlink()

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from daso.cli import main
+from daso.cli.prediction.inputs import Inputs
 
 Capture = pytest.CaptureFixture[str]
 MakeFolder = Callable[..., Path]
@@ -63,6 +64,16 @@ def test_predict_finds_images_and_says_what_they_are(
     assert np.mean(right) > 0.6
     assert all(1 / 3 - 1e-6 <= float(row["confidence"]) <= 1 for row in rows)
     assert {row["error"] for row in rows} == {""}
+
+
+def test_a_pattern_names_each_image_once(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a b/0.png", "a/0.png", "a/b/c/0.png", "a/b/1.png")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for pattern in ("**", "*", "a*/**", "*/**", "**/*.png"):
+        found = [item.value for item in Inputs([f"{tmp_path}/{pattern}"])]
+        assert sorted(map(str, found)) == sorted(map(str, files)), pattern
 
 
 def test_further_frames_are_named_and_not_classified(

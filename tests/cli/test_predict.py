@@ -316,6 +316,29 @@ def test_what_is_refused(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_list_is_not_replaced_by_its_answers(
+    predict: Predict, images: Path, tmp_path: Path
+) -> None:
+    listing = tmp_path / "list.csv"
+    listing.write_text(f"path,label\n{sorted(images.glob('*.png'))[0]},mine\n")
+    before = listing.read_bytes()
+    for place in (listing, tmp_path / "*.csv"):
+        said = predict(place, "--out", listing, status=2)[1]
+        assert "is what is read" in said
+        assert listing.read_bytes() == before
+
+
+def test_a_share_that_stands_twice_is_refused(
+    predict: Predict, images: Path, tmp_path: Path
+) -> None:
+    image, file = sorted(images.glob("*.png"))[0], tmp_path / "prior.json"
+    once = json.dumps(dict.fromkeys(NAMES, 1))
+    for text in (once.replace("{", f'{{"{NAMES[0]}": 5, '), "[" * 100_000):
+        file.write_text(text)
+        said = predict(image, "--prior", file, status=2)[1]
+        assert f"--prior {file} cannot be read" in said
+
+
 def test_rows_of_a_list_that_name_nothing_are_answered_in_place(
     images: Path, tmp_path: Path, predict: Predict
 ) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_files import encoded, png_chunk, png_header, png_of_chunks
 from PIL import Image
-from test_decode import DEEP, EIGHT, tiff
+from test_decode import DEEP, EIGHT, stored_as, tiff
 
-from daso.data.images.decode import decode, read_header
+from daso.data.images.decode import decode, read_header, to_pixels
 from daso.errors import DataError
 
 Chunk = tuple[bytes, bytes]
@@ -62,6 +63,62 @@ def test_planes_that_would_be_read_wrong_are_refused() -> None:
         with pytest.raises(DataError, match="uncompressed planes of 16 bits"):
             decode(tiff(planes, 2, t284=2))
     assert decode(tiff(np.stack([DEEP] * 3, -1), 2, t284=1)).tolist() == [[EIGHT]] * 3
+
+
+def compressed_planes(planes: np.ndarray, photometric: int) -> bytes:
+    """Write a TIFF of 8-bit planes, (C, H, W), each in a compressed strip."""
+    count, height, width = planes.shape
+    strips = [zlib.compress(plane.tobytes()) for plane in planes]
+    starts = [8 + sum(map(len, strips[:number])) for number in range(count)]
+    first = 8 + sum(map(len, strips))  # of the lists, each of 4 bytes a plane
+    values = {256: width, 257: height, 259: 8, 262: photometric, 277: count, 278: height, 284: 2}
+    lists = {258: [8] * count, 273: starts, 279: list(map(len, strips))}
+    fields = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items()}
+    for number, tag in enumerate(lists):
+        fields[tag] = struct.pack("<HHII", tag, 4, count, first + 4 * count * number)
+    if photometric == 1:
+        fields[338] = struct.pack("<HHII", 338, 4, 1, 2)  # transparency
+    body = b"".join(fields[tag] for tag in sorted(fields))
+    numbers = struct.pack(f"<{3 * count}I", *(one for some in lists.values() for one in some))
+    start = struct.pack("<I", first + len(numbers))
+    return (
+        b"II*\0" + start + b"".join(strips) + numbers + struct.pack("<H", len(fields)) + body
+    ) + bytes(4)
+
+
+def test_compressed_planes_are_read_right_or_refused() -> None:
+    planes = np.arange(3 * 4 * 6, dtype=np.uint8).reshape(3, 4, 6)
+    assert decode(compressed_planes(planes, 2)).tolist() == planes.tolist()
+    for count, photometric, mode in ((2, 1, "LA"), (3, 8, "LAB")):
+        with pytest.raises(DataError, match=f"planes of {mode} are not read"):
+            decode(compressed_planes(planes[:count], photometric))
+
+
+def test_a_file_of_a_turned_tiff_shows_what_its_bytes_show(tmp_path: Path) -> None:
+    ramp = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6)
+    for mode in ("L", "I;16", "RGB", "RGBA", "CMYK"):
+        picture = stored_as(mode, ramp) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
+        for orientation, turned in ((1, ramp), (3, ramp[::-1, ::-1]), (6, np.rot90(ramp, -1))):
+            file = tmp_path / "image.tif"
+            picture.save(file, tiffinfo={0x0112: orientation})
+            header = read_header(file)
+            assert decode(file, channels=1)[0].tolist() == turned.tolist(), (mode, orientation)
+            assert (header.height, header.width) == turned.shape
+            with Image.open(file) as opened:
+                assert to_pixels(opened, channels=1)[0].tolist() == turned.tolist()
+                assert opened.filename == str(file)
+
+
+def test_a_gray_frame_keeps_its_own_palette() -> None:
+    grey, colors = (
+        np.array([[n, n if grey else 255 - n, n] for n in range(256)], np.uint8).tobytes()
+        for grey in (True, False)
+    )
+    content = encoded(Image.fromarray(np.arange(6, dtype=np.uint8)[None]), "GIF")
+    start, frame = content[:10], content[content.index(b"\x2c", 13) :]
+    assert not frame[9] & 128
+    whole = start + b"\xf7\0\0" + colors + frame[:9] + b"\x87" + grey + frame[10:]
+    assert decode(whole, channels=3).tolist() == [[list(range(6))]] * 3
 
 
 def test_a_bitmap_with_no_alpha_but_its_place_is_opaque() -> None:

@@ -28,10 +28,16 @@ from daso.errors import DataError
         (["a b", "a", "b", "a"], ("a", "a b", "b"), [2, 1, 1], "'a b' joins names"),
         (["hot dog + b", "hot dog", "b", "b"], ("b", "hot dog", "hot dog + b"), [2, 1, 1], "joins"),
         (["['a'; 'b']", "a", "b", "a"], ("['a'; 'b']", "a", "b"), [1, 2, 1], "joins names"),
+        (["['a'; 'b']", "['a']", "b", "b"], ("['a'; 'b']", "['a']", "b"), [1, 1, 2], "joins names"),
+        (["\"['a', 'c']\"", "['a']", "b", "b"], ("['a', 'c']", "['a']", "b"), [1, 1, 2], "joins"),
         (["\\N", "a", "b", "b"], ("\\N", "a", "b"), [1, 1, 2], "reads like a missing label"),
         (["(null)", "a", "b", "b"], ("(null)", "a", "b"), [1, 1, 2], "reads like a missing label"),
         (["[]", "a", "b", "b"], ("[]", "a", "b"), [1, 1, 2], "reads like a missing label"),
         (["#N/A", "EU", "EU", "#N/A"], ("#N/A", "EU"), [2, 2], "'#N/A' reads like a missing"),
+        (["TBD", "a", "b", "b"], ("TBD", "a", "b"), [1, 1, 2], "'TBD' reads like a missing"),
+        (["???", "a", "b", "b"], ("???", "a", "b"), [1, 1, 2], "'???' reads like a missing"),
+        (["n.a.", "a", "b", "b"], ("a", "b", "n.a."), [1, 2, 1], "'n.a.' reads like a missing"),
+        (["_todo", "a", "b", "b"], ("_todo", "a", "b"), [1, 1, 2], "'_todo' reads like a missing"),
         (["Unknown", "a", "b", "b"], ("Unknown", "a", "b"), [1, 1, 2], "reads like a missing"),
         (["\uff11", "1", "2", "2"], ("1", "2", "\uff11"), [1, 2, 1], "as numbers"),
         (["\u0661", "1", "2", "2"], ("1", "2", "\u0661"), [1, 2, 1], "as numbers"),
@@ -75,6 +81,7 @@ def test_labels_mean_the_same_in_all_parts(tmp_path: Path) -> None:
             (["1.0", "1", "cat", "cat"], ["1.0", "1.0"], ("1", "1.0", "cat"), [1, 1]),
             (["1.0", "2.0", "1.0", "2.0"], ["1", "2"], ("1", "2"), [0, 1]),
             (ROWS, ["cat ", "dog"], ("cat", "dog"), [0, 1]),
+            (["caf\xe9", "b"] * 2, ["cafe\u0301", "b"], ("b", "caf\xe9"), [1, 0]),
         )
     ):
         folder = tmp_path / str(number)
@@ -82,9 +89,11 @@ def test_labels_mean_the_same_in_all_parts(tmp_path: Path) -> None:
         for part, labels, first in (("train", train, 0), ("test", test, 9)):
             write_shard(folder / "tar" / f"{part}-0.tar", labels, first=first)
             images = [{"bytes": png(pixels(first + n)), "path": None} for n in range(len(labels))]
-            table = pa.table({"image": pa.array(images), "label": labels})
-            parquet.write_table(table, folder / "parquet" / f"{part}.parquet")
-        for kind in ("tar", "parquet"):
+            written = pa.table({"image": pa.array(images), "label": labels})
+            parquet.write_table(written, folder / "parquet" / f"{part}.parquet")
+        rows = [f"{label},{part}" for part, of in (("", train), ("test", test)) for label in of]
+        (folder / "m.csv").write_text(table(folder, rows, "path,label,split"))
+        for kind in ("tar", "parquet", "m.csv"):
             source = open_source(str(folder / kind))
             assert source.test is not None
             assert (source.class_names, source.test.labels.tolist()) == (classes, expected)

@@ -65,6 +65,10 @@ def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
         write_classes(tmp_path / "animals", (outer,), inner)
     (note,) = list_folder(tmp_path / "animals").notes
     assert "some of the folders 'cat', 'dog', 'fox', 'owl'; the classes are the outer" in note
+    for outer, inner in (("Quercus", ("alba", "rubra")), ("Acer", ("negundo",))):  # one species
+        write_classes(tmp_path / "plants", (outer,), inner)
+    (note,) = list_folder(tmp_path / "plants").notes
+    assert "the classes are the outer ones: 'Acer', 'Quercus'" in note
     for number, (name, inner) in enumerate((("train_station", "day"), ("test_tube", "night"))):
         write_image(tmp_path / "things" / name / inner / "0.png", number)
     assert not list_folder(tmp_path / "things").notes
@@ -141,6 +145,10 @@ def test_class_names_are_one_a_line_and_different(tmp_path: Path) -> None:
     assert "classes.txt: cannot be read" in refused(tmp_path)
     (tmp_path / "classes.txt").write_text("cat\r\ndog\r\n\r\n", newline="")
     assert open_source(str(tmp_path)).class_names == ("cat", "dog")
+    write_shard(tmp_path / "train-0.tar", ["01", "1", "cat"])
+    source = open_source(str(tmp_path))
+    assert source.class_names == ("01", "1", "cat")
+    assert source.notes[0] == f"{tmp_path / 'classes.txt'}: not read, as not all labels are numbers"
 
 
 def test_a_label_in_a_shard_is_utf_8(tmp_path: Path) -> None:
@@ -189,6 +197,11 @@ def test_a_table_of_images_given_as_a_list_of_paths_says_how(tmp_path: Path) -> 
     text = refused(file)
     assert "holds images" in text
     assert "train.parquet" in text
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for kind in (pa.large_binary(), pa.binary_view()):
+        parquet.write_table(pa.table({"image": pa.array([b"x"], kind), "label": ["a"]}), file)
+        assert "holds images" in refused(file)
+    table(file, LABELS)
     file.rename(tmp_path / "train.parquet")
     assert open_source(str(tmp_path)).class_names == ("cat", "dog")
 

@@ -179,6 +179,9 @@ def test_lines_of_json_that_are_no_rows(folder: Path) -> None:
             list_manifest(file)
         assert reason in str(caught.value)
         assert len(list_manifest(file, skip_bad=True).skipped) == 1
+    for number in (2**60, 2**60 + 1):
+        file.write_text(good + f'{{"path": "a.png", "label": {number}}}\n')
+        assert list_manifest(file).class_names == (str(number), "cat", "dog")
 
 
 def test_unreadable_images_of_a_manifest_are_named(folder: Path) -> None:

@@ -54,6 +54,14 @@ def test_classes_of_folders_are_matched_by_name(tmp_path: Path) -> None:
         assert np.bincount(source.validation.labels, minlength=4).tolist() == expected, name
 
 
+def test_a_folder_that_an_option_names_is_not_called_unread(tmp_path: Path) -> None:
+    root = folder(tmp_path, labeled={"a": 3, "b": 3}, camera={"x": 2})
+    (note,) = open_source(str(root)).notes
+    assert "images that are not read" in note
+    for place in (root / "camera", root):
+        assert not open_source(str(root), folders={"unlabeled": str(place)}).notes
+
+
 def test_tables_beside_images_are_named(tmp_path: Path) -> None:
     counts = {"a": 3, "b": 3}
     for name, images in (

@@ -28,6 +28,8 @@ from daso.errors import DataError
         ("where", ["data/train", "data/train", "data/test", "data/test"]),
         ("where", ["trn", "learning", "tst", "held-out"]),
         ("where", ["train-clean", "dev-clean", "test-clean", "unlabelled_data"]),
+        ("where", ["Training set", "Training set", "Test set", "n/a"]),
+        ("where", ["fit", "holdout", "None", "excluded"]),
         ("holdout", ["0", "0", "0", "1"]),
         ("used_for_test", ["0", "0", "0", "1"]),
         ("Test set", ["n", "n", "n", "y"]),

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from label.conftest import NAMES, TESTED
 
@@ -106,3 +107,21 @@ def test_labels_are_exported_and_files_are_sorted_and_put_back(
     assert len(list(labeled.rglob("*.png"))) == len(before)
     assert main(["label", str(labeled), "--apply", "--undo"]) == 0
     assert {path.relative_to(labeled) for path in labeled.rglob("*.png")} == before
+
+
+def test_images_that_cannot_be_labeled_or_exported_are_named(
+    labeled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((labeled / "unlabeled").iterdir())
+    shutil.copy(image, labeled / "labeled" / "stray.png")
+    shutil.rmtree(labeled / "labeled" / "three")
+    data = open_for_labeling(str(labeled))
+    with Journal.open(data.journal) as journal:  # whose class is left without a labeled image
+        for index in np.flatnonzero(data.pools["train"].labels == data.class_names.index("four")):
+            image, checksum = data.name("train", index), data.checksum("train", index)
+            journal.append("label", image=image, checksum=checksum, label="two")
+    assert main(["label", str(labeled), "--export", str(labeled.parent / "labels.csv")]) == 0
+    told = capsys.readouterr().err
+    assert told.count("stray.png: lies outside a class folder") == 1
+    assert told.count("class 'three' has no labeled image to learn from (8 here)") == 1
+    assert told.count("no labeled image of class 'four'") == 1

@@ -26,15 +26,18 @@ MISSING = re.compile(r"(-1([.,]0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
     (
-        "nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled",
+        "nan", "none", "null", "na", "n/a", "n.a", "nil", "missing", "unlabeled", "unlabelled",
         "unknown",  # daso predict --unsure
         *("", "\\n", "undefined", "unannotated", "untagged", "not labeled", "no label", "no_label"),
-        *("-", "?", "#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
+        *("not_labeled", "unk", "unidentified", "unsorted", "uncategorized", "tbd", "todo"),
+        *("#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
     )
 )  # fmt: skip
 """Class names, in small letters, that may mean a missing label; as may negative numbers."""
 FORMULA = re.compile(r"\s*[=+@-]")
 """Beginning of a text that spreadsheets take for a formula."""
+BRACKETS = "[](){}'\" "
+"""Characters around the names in a list of them."""
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?(e[+-]?[0-9]{1,2})?")
 
 
@@ -160,11 +163,12 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
 
 def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield code, text and cure for class names that are easily confused or invisible."""
+    bare = {name.strip(BRACKETS) for name in class_names}
     for name in class_names:
         text = name.strip().casefold()
         if (
             is_missing(name)
-            or text.strip("()<>[]{}") in DOUBTFUL
+            or DOUBTFUL & {text, text.strip("()<>[]{} .?*_-")}
             or (text[:1] == "-" and INTEGER.fullmatch(text))
         ):
             cure = "if it means that the class is unknown, leave the label empty"
@@ -173,11 +177,11 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
             cure = "rename it, or let spreadsheets import CSV files as text"
             yield "formula-name", f"the class name {name!a} reads like a formula", cure
         parts = [
-            {part.strip("[](){}'\" ") for part in re.split(separator, name)} - {""}
+            {part.strip(BRACKETS) for part in re.split(separator, name)} - {""}
             for separator in (r"[|;,]", r"[+&/]", r"\s")
         ]
-        several = any(len(names) > 1 and names <= set(class_names) for names in parts)
-        if several or (re.search(r"[|;]", name) and parts[0] & set(class_names)):
+        several = any(len(names) > 1 and names <= bare for names in parts)
+        if several or (re.search(r"[|;]|\[.*,", name) and (parts[0] - {name}) & bare):
             text = f"the class name {name!r} joins names of other classes"
             yield "joined-names", text, "each image has one label: choose one, or leave it empty"
     for name in unseen_names(class_names):

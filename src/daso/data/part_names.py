@@ -44,6 +44,8 @@ FLAG = re.compile(
 """Names of columns, in small letters, such as "is_valid", "test set" and "used_for_training"."""
 NO_VALUES = frozenset({"0", "0.0", "false", "f", "no", "n", "none", "nan", ""})
 FLAG_VALUES = NO_VALUES | {"1", "1.0", "true", "t", "yes", "y"}
+NO_PART = NO_VALUES | {"na", "n/a", "null", "-", "?", "exclude", "excluded", "ignore", "unused"}
+"""What stands in a column of splits, in small letters, beside an image of no part."""
 SPLIT_NUMBERS = frozenset({"0", "1", "2", "3", "0.0", "1.0", "2.0", "3.0"})
 """What numbers of splits are called, as in CelebA's lists."""
 MOST_SPLITS = 50
@@ -104,7 +106,7 @@ def reads_like_split(name: str, values: Iterable[object]) -> bool:
     parts = {part_called(text) for text in texts} - {None}
     if len(parts) > 1 or (parts and name.strip().lower() in SPLIT_COLUMNS):
         return True
-    meant = {part_meant(text) for text in texts if text.strip()}
+    meant = {part_meant(text) for text in texts if text.strip().lower() not in NO_PART}
     return len(meant) > 1 and None not in meant
 
 

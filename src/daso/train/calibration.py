@@ -132,8 +132,10 @@ def calibrate_again(
     return _calibrate(folder, model, data, replace(given, images=images), keep=True)
 
 
-def read_labeled(place: Path, model: Model) -> Labeled:
+def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> Labeled:
     """Decode labeled images as ``daso predict`` does, for a model that takes images.
+
+    *tell* is called with notes about what is not used, and about labels that were read as others.
 
     Raises:
         DataError: an image cannot be read, or a class is not one of the model's.
@@ -149,6 +151,10 @@ def read_labeled(place: Path, model: Model) -> Labeled:
             f"{place}: not among the classes of the model: {listed(unknown)}; it knows "
             f"{listed(model.class_names)}.{nearest(unknown[0], model.class_names)}"
         )
+    for note in listing.notes:
+        tell(f"note: {note}")
+    for part in listing.pools.keys() - {"train"}:
+        tell(f"note: {place}: its {part} images are not used")
     pool = listing.pools["train"]
     images, faults = [], []
     for index, item in enumerate(itertools.chain.from_iterable(pool.chunks())):

@@ -100,9 +100,11 @@ class Counter:
 
 def classify(command: PredictCommand) -> int:
     """Classify the images; return 1 if one could not be read, else 0."""
+    inputs = Inputs(command.images)
     if command.out is not None:
         check_output(command.out)
-    inputs = Inputs(command.images)
+        if command.out.resolve() in map(Path.resolve, map(Path, inputs.places)):
+            raise OptionError(f"{command.out} is what is read; write to another file")
     from daso.export.loading import load
     from daso.train.allocator import keep_freed_memory
 
@@ -168,13 +170,19 @@ def _read_prior(prior: str, facts: ModelFacts) -> Array:
             )
         return facts.read_prior(prior)
     try:
-        shares = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        shares = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(f"--prior {path} cannot be read: {reason}") from error
     if not isinstance(shares, dict):
         raise OptionError(f'--prior {path} must hold an object such as {{"cat": 0.2, "dog": 0.8}}')
     return facts.read_prior(shares)
+
+
+def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(shares := dict(pairs)) < len(pairs):
+        raise ValueError("a class stands in it twice")
+    return shares
 
 
 def _open_journal(

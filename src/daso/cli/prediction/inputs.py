@@ -88,7 +88,9 @@ class Inputs:
             if not matches:
                 what = "matches no file" if pattern else "does not exist"
                 raise DataError(f"{place} {what}")
-            self.places += matches
+            # A folder holds what ** names within it.
+            folders = {str(Path(match)) for match in matches if Path(match).is_dir()}
+            self.places += [m for m in matches if folders.isdisjoint(map(str, Path(m).parents))]
 
     def count(self) -> int | None:
         """Return the number of inputs; None if standard input is among them."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from daso.cli.terminal.arguments import RunArgument
-from daso.cli.terminal.counters import notice
+from daso.cli.terminal.counters import notice, tell
 from daso.cli.terminal.parse import Argument
 from daso.errors import DataError, how_many, typed
 from daso.files import check_writable
@@ -47,7 +47,7 @@ def run(command: CalibrateCommand) -> None:
     device = choose_device(command.device)
     with lock_folder(command.folder):
         model = load_model(command.folder, device, notice)
-        given = None if command.images is None else read_labeled(command.images, model)
+        given = None if command.images is None else read_labeled(command.images, model, tell)
         config = read_config(command.folder, command.data)
         source = open_configured(config)
         require_data_of_run(command.folder, config, source)

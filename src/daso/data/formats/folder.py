@@ -178,9 +178,10 @@ def _nested_note(labeled: Path | None, files: Mapping[str, Sequence[Path]]) -> t
                 f"{Path(parts['train'], name)} and {Path(part, name)}, or the {part} images would "
                 "be trained on"
             )
-    if len(inside) < 2 or any(() in one or len(one) < 2 for one in inside):
+    inside = [folders - {()} for folders in inside]
+    if len(inside) < 2 or not all(inside) or all(len(folders) < 2 for folders in inside):
         return ()
-    some = "" if all(one == inside[0] for one in inside) else "some of "
+    some = "" if all(folders == inside[0] for folders in inside) else "some of "
     names = listed([name for (name,) in sorted(set[tuple[str, ...]]().union(*inside))])
     which = f"each class folder holds {some}the folders {names}"
     outer = listed(sorted(files))
@@ -201,7 +202,13 @@ def _find_parts(
             if part_called(entry.name):
                 raise DataError(f"{entry} {LEADS_NOWHERE}")
         inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
-        notes = data_beside(folder, (), read_folders=inside.values())
+        named = {Path(place).resolve() for place in places.values()}
+        elsewhere = [
+            name
+            for name in subfolders(folder)
+            if not named.isdisjoint((folder.resolve(), (folder / name).resolve()))
+        ]
+        notes = data_beside(folder, (), read_folders=[*inside.values(), *elsewhere])
         labeled = folder / inside.pop("train") if "train" in inside else None
         for part, name in inside.items():
             option = FOLDERS[part]

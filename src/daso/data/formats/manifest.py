@@ -20,7 +20,7 @@ from daso.data.listing import Listing, unused_note
 from daso.data.part_names import part_called, unknown_part
 from daso.data.places import is_address
 from daso.data.source import PARTS
-from daso.errors import DataError, nearest, problems
+from daso.errors import DataError, nearest, problems, same_name
 
 NamesIn = Callable[[Path], dict[str, str]]
 """Returns the names of the files in a folder by their plain names."""
@@ -221,7 +221,8 @@ def _of_known_classes(
 ) -> list[_Entry]:
     known, kept = set(class_names), []
     for entry in entries:
-        if entry.part not in ("validation", "test") or entry.label in known:
+        measures = entry.part in ("validation", "test")
+        if not measures or same_name(entry.label, class_names) in known:
             kept.append(entry)
             continue
         hint = nearest(entry.label, class_names)

@@ -181,9 +181,9 @@ def _text(value: Any, role: str) -> str:
         return ""
     if isinstance(value, str):
         return value if value.strip() else ""
-    if role == "label" and isinstance(value, bool):
+    if role == "label" and isinstance(value, int):
         return str(value)
-    if role == "label" and isinstance(value, int | float):
+    if role == "label" and isinstance(value, float):
         if abs(value) < 2**53 and int(value) == value:
             return str(int(value))
         raise ValueError(f"the label {str(value)[:SHOWN]} is neither a whole number nor a text")
@@ -298,7 +298,8 @@ def _refuse_images(table: Table, column: str | None, file: Path) -> None:
     import pyarrow.types as types
 
     kind = None if column is None else table.schema.field(column).type
-    if kind is not None and (types.is_struct(kind) or types.is_binary(kind)):
+    binary = (types.is_struct, types.is_binary, types.is_large_binary, types.is_binary_view)
+    if kind is not None and any(holds_bytes(kind) for holds_bytes in binary):
         raise DataError(
             f"{file}: the column {column!r} holds images ({kind}), not paths. To train on them, "
             "call the file train.parquet (or val-*.parquet ...) and give its folder; to classify "

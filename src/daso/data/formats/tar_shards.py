@@ -150,11 +150,12 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
             )
             raise DataError("\n".join([reason, *passed.notes(str(folder))]))
     class_names = known = tuple(in_order(joined(texts["train"], classes)))
-    if (folder / CLASSES).is_file():  # numbers, which 007 is too
+    numbered = bool(texts["train"]) and all(map(INTEGER.fullmatch, texts["train"]))
+    if (folder / CLASSES).is_file() and numbered:  # 007 is a number, too
         texts = {part: [_plain(text) for text in of_part] for part, of_part in texts.items()}
-    if texts["train"] and all(
-        INTEGER.fullmatch(text) and text == _plain(text) for text in texts["train"]
-    ):
+    elif (folder / CLASSES).is_file() and texts["train"]:
+        notes.append(f"{folder / CLASSES}: not read, as not all labels are numbers")
+    if numbered and all(text == _plain(text) for text in texts["train"]):
         class_names, known = _class_names(folder, texts["train"])
     numbers = number_labels(texts, known, str(folder))
     pools = {

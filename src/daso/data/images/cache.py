@@ -24,7 +24,8 @@ from daso.data.images.layout import Layout
 from daso.errors import DataError
 from daso.files import lock_holder, save_json, seal, to_line, try_lock, unseal, write_atomically
 
-VERSION = 1
+VERSION = 2
+"""Of what files decode to: raised when it changes, or old pixels would be used."""
 BLOCK_BYTES = 2**24
 """Bytes of images that are written and entered into the journal together."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"

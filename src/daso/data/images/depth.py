@@ -21,6 +21,14 @@ def load(image: Image.Image) -> None:
     """Decode the pixels of an image, and scale its transparent color as they are."""
     tiles = getattr(image, "tile", None)
     factor = CLEAR_LEVELS.get(str(tiles[0].args)) if tiles and image.format == "PNG" else None
+    if tiles and image.mode == "L":
+        image.palette = None  # which the frames of a GIF have, whose own palette is gray
+    if tiles and image.format == "TIFF":
+        # From a file Pillow maps the pixels of a turned image as if they were upright.
+        values = vars(image)
+        name, values["filename"] = values.get("filename"), ""
+        image.load()
+        values["filename"] = name
     image.load()
     clear = image.info.get("transparency")
     if factor is not None and isinstance(clear, int):
@@ -37,8 +45,10 @@ def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     if set(tags.get(SAMPLE_FORMAT, (UNSIGNED,))) - {UNSIGNED}:
         raise DataError(f"signed pixels have no fixed range; {CONVERT}")
     bits, apart = tags.get(BITS, (8,))[0], tags.get(PLANES) == APART
-    if apart and tags.get(COMPRESSION) == RAW and (bits != 8 or image.mode == "LAB"):
-        # Pillow takes them for planes of 8 bits, without a word.
+    if apart and image.mode in ("LA", "LAB"):
+        # Pillow mixes up the planes, without a word, or takes deeper ones for 8 bits.
+        raise DataError(f"planes of {image.mode} are not read; save the channels together")
+    if apart and tags.get(COMPRESSION) == RAW and bits != 8:
         raise DataError(f"uncompressed planes of {bits} bits are not read; save it compressed")
     if image.mode == "I":
         raise DataError(f"32-bit pixels have no fixed range; {CONVERT}")

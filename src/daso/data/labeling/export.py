@@ -40,7 +40,8 @@ def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
         _write(out, ("path", "label", "split"), paths)
     else:
         _write(out, ("path", "label"), (row[:2] for row in paths))
-    return [*listing.notes, *notes]
+    more = listing.skipped[len(data.listing.skipped) :]
+    return [*listing.notes, *(f"skipped {place}: {reason}" for place, reason in more), *notes]
 
 
 def _named(journal: Journal, data: LabelingData) -> list[tuple[str, ...]]:

@@ -34,6 +34,8 @@ def run(command: LabelCommand) -> int:
     data = open_for_labeling(place.source, reading)
     for note in data.listing.notes:
         tell(f"note: {note}")
+    for path, reason in data.listing.skipped:
+        tell(f"skipped {path}: {reason}")
     if command.export is not None:
         for note in export_labels(Journal.read(data.journal), data, command.export):
             if note not in data.listing.notes:
