@@ -91,6 +91,7 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     archive = test_cifar.pack(folder, tmp_path / "archive.tar.gz")
     test_idx.write(tmp_path / "kana")
     test_idx.write(tmp_path / "my-fashion")
+    test_idx.write(tmp_path / "FashionMNIST")
     test_parquet.write(
         tmp_path / "hub" / "data" / "train.parquet", test_parquet.values(3), [0, 1, 2]
     )
@@ -108,7 +109,8 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
         str(folder): "cifar100",
         str(archive): "cifar100",
         "kana": "kana",
-        "my-fashion": "fashion-mnist",
+        "my-fashion": "my-fashion",
+        "FashionMNIST": "fashion-mnist",
         "hub": "hub",
         "some.npz": "some",
         "pictures": "pictures",

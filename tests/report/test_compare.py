@@ -94,6 +94,16 @@ def test_differences_are_paired_by_seed(campaign: Path) -> None:
     assert any("cannot go below 0.25" in note for note in compared.notes())
 
 
+def test_runs_without_a_common_seed_have_no_differences(campaign: Path) -> None:
+    for number, folder in enumerate(find_run_folders([campaign])):
+        config = json.loads((folder / "config.json").read_text())
+        config["train"]["seed"] = 100 + number
+        (folder / "config.json").write_text(json.dumps(config))
+    notes = only(campaign).notes()
+    assert any(note.startswith("No differences: no other run has the seed") for note in notes)
+    assert not any("t test" in note or "interval is that of" in note for note in notes)
+
+
 BALANCED = {"method": {"balanced_by": ["la"]}}
 
 

@@ -107,7 +107,8 @@ def _cifar(layout: CifarLayout) -> Benchmark:
 
 
 def _read_idx(path: Path, _: Reading) -> Source:
-    return (read_fashion_mnist if "fashion" in path.resolve().name.lower() else read_idx)(path)
+    name = path.resolve().name.lower()
+    return (read_fashion_mnist if "fashion" in name and "mnist" in name else read_idx)(path)
 
 
 STL10 = Benchmark(locate_stl10, lambda path, _: read_stl10(path))

@@ -216,14 +216,20 @@ class Compared:
                 *notes,
                 "Nothing is compared here: all runs have the same method, options and data.",
             ]
+        value = partial(value_of, measure=TESTED[0])
+        counts = sorted(len(self.difference(group, value).values) for group in self.others)
+        if not counts[-1]:
+            return [
+                *notes,
+                f"No differences: no other run has the seed, the split and the images of one of "
+                f"{self.baseline.name}.",
+            ]
         notes.append(
             f"Differences from {self.baseline.name} are in points, between runs with the same "
             f"seed, split and images, or with the same seed and options on other data. The paired "
             f"t test assumes normal differences; Holm's p corrects for the number of methods; the "
             f"sign-flip test assumes only symmetry. Single classes are not tested."
         )
-        value = partial(value_of, measure=TESTED[0])
-        counts = sorted(len(self.difference(group, value).values) for group in self.others)
         if counts[0] < FEWEST_PAIRS:
             notes.append(
                 f"With fewer than {FEWEST_PAIRS} pairs, a difference is not tested, and its 95% "
