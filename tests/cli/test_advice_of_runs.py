@@ -36,8 +36,8 @@ def test_a_calibration_that_is_gone_comes_back_as_advised(run: Path, place: Path
     (run / "calibration.json").unlink()
     status, said = say("predict", run, place / "photos" / "unlabeled")
     assert status == 0
-    (verb,) = re.findall(r"'daso (\w+)' calibrates it", said)
-    assert say(verb, run)[0] == 0
+    (words,) = re.findall(r"'daso (resume \S+)' calibrates it", said)
+    assert say(*words.split())[0] == 0
     assert (run / "calibration.json").exists()
 
 
