@@ -18,7 +18,7 @@ from daso.evaluate.predict import rows_at_once
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.readout import Block, Readout, mean_of_views
 from daso.readout.projection import MOST_ROWS, Projection
-from daso.train.encoder.embeddings import POOLS, EmbeddedData, Patches
+from daso.train.encoder.embeddings import POOLS, VIEWED, EmbeddedData, Patches
 from daso.train.folder.checkpoint import has_checkpoint, load_checkpoint, without_prefix
 from daso.train.step.sampling import derive_seed
 
@@ -95,31 +95,34 @@ def beside_embeddings(
     def features(batch: Tensor) -> Tensor:
         return mean_of_views(encoder, batch, embedded.mirrorings)
 
+    all_rows = shuffled_rows(images, MOST_ROWS, seed)
+    spread = math.ceil(sum(map(len, all_rows)) / MOST_ROWS)
+    rows = {name: some[::spread] for name, some in zip(VIEWED, all_rows, strict=True)}
+    sample: dict[str, Tensor] = {}
     if known is None:
-        labeled, unlabeled = shuffled_rows(images, MOST_ROWS, seed)
-        sample = _apply(features, images.labeled.images, labeled)
-        if images.unlabeled is not None:
-            rest = unlabeled[: max(0, MOST_ROWS - len(sample))]
-            sample = torch.cat([sample, _apply(features, images.unlabeled.images, rest)])
-        known = Patches(encoder, Projection.fit(sample, COMPONENTS))
-        del sample
-    patches = known
+        for name, some in rows.items():
+            if len(some):
+                sample[name] = _apply(features, getattr(images, name).images, some)
+        known = Patches(encoder, Projection.fit(torch.cat(list(sample.values())), COMPONENTS))
+    project = known.projection
     pools: dict[str, Any] = {}
     for name in POOLS:
         pool: Pool | None = getattr(embedded, name)
         if pool is not None:
-            pixels: ImageRows = getattr(images, name).images
-            found = _apply(lambda batch: patches.projection(features(batch)), pixels)
             vectors = F.pad(pool.images[:], (0, COMPONENTS))
-            start = vectors.shape[2] - COMPONENTS
-            vectors[:, 0, start : start + found.shape[1]] = found
+            beside = vectors[:, 0, -COMPONENTS:][:, : len(project.bias)]
+            others = torch.ones(len(pool), dtype=torch.bool)
+            if name in sample:
+                others[rows[name]] = False
+                beside[rows[name].to(beside.device)] = project(sample[name])
+            if len(rest := others.nonzero()[:, 0]):
+                pixels: ImageRows = getattr(images, name).images
+                found = _apply(lambda batch: project(features(batch)), pixels, rest)
+                beside[rest.to(beside.device)] = found
             pools[name] = replace(pool, images=vectors)
-    return replace(embedded, **pools, patches=patches)
+    return replace(embedded, **pools, patches=known)
 
 
-def _apply(
-    function: Callable[[Tensor], Tensor], images: ImageRows, rows: Tensor | None = None
-) -> Tensor:
-    rows = torch.arange(len(images)) if rows is None else rows
+def _apply(function: Callable[[Tensor], Tensor], images: ImageRows, rows: Tensor) -> Tensor:
     size = rows_at_once(images.shape[1:], images.device)
     return torch.cat([function(images[part.to(images.device)]) for part in torch.split(rows, size)])
