@@ -87,6 +87,23 @@ def test_the_better_features_are_chosen() -> None:
     assert choose(forms, y, 3, (0.1,), OPTIONS).best.name == "blobs"
 
 
+def test_patches_are_joined_unless_enough_labels_speak_against_it() -> None:
+    """Two labels a class cannot; and where joined features are better, any number speaks for them."""
+    for count, better, joined in ((40, False, False), (2, False, True), (40, True, True)):
+        (x, y), (z, _) = blobs([count] * 3, 0, 3.0), blobs([100] * 3, 1, 3.0)
+        random = torch.Generator().manual_seed(4)
+
+        def blurred(rows: Tensor, random: torch.Generator = random) -> Tensor:
+            return rows + 2 * torch.randn(rows.shape, generator=random, dtype=rows.dtype)
+
+        pairs = [(x, z), (blurred(x), blurred(z))]
+        alone, beside = reversed(pairs) if better else pairs
+        forms = [Features("alone", *alone), Features("beside", *beside, joins=True)]
+        result = choose(forms, y, 3, (0.1, 0.5), OPTIONS)
+        assert result.best.name == ("beside" if joined else "alone"), (count, better)
+        assert {c.name for c in result.candidates} == {result.best.name}
+
+
 def test_one_label_of_each_class_says_nothing() -> None:
     (x, y), (z, _) = blobs([1, 1, 1], 0), blobs([20] * 3, 1)
     result = chosen(x, y, z)
