@@ -77,6 +77,11 @@ CASES: dict[str, Case] = {
         r"it requires (--crop pad)",
         f"{FIXMATCH} --crop-padding 2 {{0}}",
     ),
+    "returns to a checkpoint that never happen": Case(
+        f"{TRAIN} --rollbacks 2",
+        r"it requires (--on-divergence rollback)",
+        f"{TRAIN} --rollbacks 2 {{0}}",
+    ),
     "T_dist of a fixed blend": Case(
         f"{FIXMATCH.replace('fixmatch', 'fixmatch+daso')} --blend fixed --dist-temperature 2",
         r"it requires (--blend distribution)",

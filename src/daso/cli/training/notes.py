@@ -135,6 +135,10 @@ def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[s
         yield FROZEN, "only --freeze embeds images, as vectors"
     elif train.embedding_network in ("probe", "linear"):
         yield ("backbone_rate",), "--freeze does not train the encoder"
+    if train.on_divergence != "rollback":
+        yield ("rollbacks",), "it requires --on-divergence rollback"
+    if config.augmentation.strong_operations == 0:
+        yield ("strong_magnitude", "strong_probability"), "--strong-operations is 0"
     if "strong" not in {*learner.labeled_views, *learner.unlabeled_views}:
         yield STRONG_VIEW_OPTIONS, f"{learner.__name__} has no strong views"
     if not learner.unlabeled_views:
