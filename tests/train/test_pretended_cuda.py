@@ -26,6 +26,7 @@ from daso.methods.method import Step
 from daso.train.loop import fit
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
+from daso.train.readout import ReadoutFitter
 from daso.train.run import resume_run, train_run
 from tests.conftest import MakeConfig
 
@@ -181,6 +182,40 @@ def test_a_run_its_checkpoints_and_its_model(
     with torch.no_grad():
         again = model.network.classify(model.network.eval()(test.images[:50])).cpu()
     torch.testing.assert_close(logits[:50], again)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_run_with_a_readout_and_its_resumption(
+    freeze: bool,
+    cuda: PretendCuda,
+    tiny_config: MakeConfig,
+    digits: Source,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if freeze:
+        monkeypatch.setattr(ReadoutFitter, "_joins", [("patches", "vector")])
+    frozen = {
+        "network": str(finished_run),
+        "freeze": True,
+        "embedding_network": "mlp-16-1",
+        "embedding_folder": str(tmp_path / "embeddings"),
+    }
+    config = tiny_config(
+        "mixtureteacher+la+mixture",
+        steps=10,
+        evaluate_every=5,
+        device="cuda",
+        **(frozen if freeze else {}),
+    )
+    whole = prepare(config, digits)
+    list(train_run(whole, tmp_path / "whole"))
+    stopped = prepare(config, digits)
+    list(train_run(stopped, tmp_path / "stopped", stop=lambda: stopped.training.step >= 7))
+    resumed, rows = resume_run(tmp_path / "stopped")
+    list(rows)
+    assert_equal(at_home(resumed.training.tensors()), at_home(whole.training.tensors()))
 
 
 @pytest.mark.parametrize("method", ["fixmatch+crest", "fixmatch+crt", "fixmatch+estimate+darp"])

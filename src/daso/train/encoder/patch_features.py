@@ -26,7 +26,7 @@ COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
 
 
-def _patches_of_run(folder: Path) -> Patches | None:
+def _patches_of_run(folder: Path, device: torch.device) -> Patches | None:
     """Return the patches that a run's readout reads; None if it reads none.
 
     Raises:
@@ -37,6 +37,7 @@ def _patches_of_run(folder: Path) -> Patches | None:
     if readout is None or readout.patches is None:
         return None
     readout.load_state_dict(without_prefix(state, "readout."))
+    readout.to(device)
     return Patches(readout.patches, cast(Block, readout.blocks["patches"]).projection())
 
 
@@ -84,13 +85,12 @@ def beside_embeddings(
     Raises:
         RunError: every checkpoint of the run is damaged.
     """
-    known = None
+    known, device = None, images.labeled.images.device
     if folder is not None and has_checkpoint(folder / "checkpoints"):
-        known = _patches_of_run(folder)
+        known = _patches_of_run(folder, device)
         if known is None:
             return embedded
     encoder = learn_patches(images, seed) if known is None else known.encoder
-    encoder = encoder.to(images.labeled.images.device)
 
     def features(batch: Tensor) -> Tensor:
         return mean_of_views(encoder, batch, embedded.mirrorings)
