@@ -46,6 +46,8 @@ def rows(warned: bool = True) -> Iterator[Row]:
         }
         if step == 20 and warned:
             row["warnings"] = [{"kind": "T_dist", "message": "[b]it is off", "advice": "Mend it."}]
+        if step == 10:
+            row["readout"] = {"gain": 0.1, "gain_error": 0.05, "unlabeled_weight": 0.3}
         yield row
     yield {"event": "pause", "step": 30}
 
@@ -71,8 +73,10 @@ def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> str:
 def test_lines_where_the_output_is_no_terminal() -> None:
     text = shown(False)
     lines = text.splitlines()
-    # One warning, one line at the end, and the summary; the other rows came too early.
-    assert len(lines) == 3
+    # What a readout chose, one warning, one line at the end, and the summary; the other rows came
+    # too early.
+    assert len(lines) == 4
+    assert lines.pop(0).startswith("Unlabeled images weigh 0.3 times the labels in the mixture: ")
     assert lines[0] == "warning, step 20: [b]it is off. Mend it."
     assert "step 30/30" in lines[1]
     assert "balanced accuracy 50.0%" in lines[1]

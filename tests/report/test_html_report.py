@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from report_page import ALL_SECTIONS, HOSTILE, Parsed, change, change_beliefs, make_hostile, report
 
+from daso.files import CHECKSUM, Row
 from daso.report.html.curves import _Picker
 from daso.report.html.page import write_report
 from daso.report.html.run import load_run
 from daso.report.html.template import island, unbroken
+from daso.report.wording import chosen_readout
 
 
 @pytest.mark.usefixtures("with_map")
@@ -140,6 +142,39 @@ def test_hostile_names_are_only_text(finished_run: Path) -> None:
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             assert not any(str(value).startswith(("=", "+", "@", "-")) for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ("readout", "said"),
+    [
+        (
+            {"gain": 0.085, "gain_error": 0.066, "unlabeled_weight": 0.3, "patches": True},
+            "Unlabeled images weigh 0.3 times the labels in the mixture: they lower the balanced "
+            "log-loss by 0.09 ± 0.07, by cross-validation on the labels. Patches are joined with "
+            "the embeddings.",
+        ),
+        (
+            {"gain": -0.05, "gain_error": 0.01, "unlabeled_weight": None, "mirrorings": 1},
+            "Unlabeled images are left out of the mixture: they would raise the balanced log-loss "
+            "by 0.05 ± 0.01, by cross-validation on the labels. Features are averaged with those "
+            "of the mirror image.",
+        ),
+        (
+            {"gain": 0.0, "gain_error": 0.0, "mirrorings": 3, "patches": False},
+            "The readout is fitted to the labels alone. Features are averaged with those of 3 "
+            "mirror images. Patches are not joined with the embeddings.",
+        ),
+    ],
+)
+def test_a_page_says_what_the_readout_chose(finished_run: Path, readout: Row, said: str) -> None:
+    assert chosen_readout({}) == chosen_readout({"unlabeled_prior": [0.5, 0.5]}) == ""
+    file = finished_run / "metrics.jsonl"
+    first, *others = file.read_text().splitlines()
+    row = {**json.loads(first), "readout": readout}
+    row.pop(CHECKSUM)
+    file.write_text("\n".join([json.dumps(row), *others]) + "\n")
+    assert said == chosen_readout(readout)
+    assert said in report(finished_run).text
 
 
 def test_json_cannot_end_its_element() -> None:

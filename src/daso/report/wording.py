@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from daso.files import printable
 
@@ -34,6 +35,37 @@ def isolated(name: str) -> str:
     right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
     first, last = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
     return f"{first}{name}{last}" if right_to_left else name
+
+
+def chosen_readout(readout: Mapping[str, Any]) -> str:
+    """Return what a readout chose by the labels, and why; ``""`` if nothing was chosen.
+
+    Args:
+        readout: of the first evaluation's row; other rows say less.
+    """
+    names = ("gain", "gain_error", "unlabeled_weight", "mirrorings")
+    gain, error, weight, mirrorings = (_number(readout.get(name)) for name in names)
+    if gain is None or error is None:
+        return ""
+    lower = "lower" if gain >= 0 else "raise"
+    change = f"{lower} the balanced log-loss by {abs(gain):.2f} ± {error:.2f}"
+    if weight is not None:
+        text = f"Unlabeled images weigh {weight:g} times the labels in the mixture: they {change}"
+    elif error > 0:
+        text = f"Unlabeled images are left out of the mixture: they would {change}"
+    else:
+        text = "The readout is fitted to the labels alone"
+    text += ", by cross-validation on the labels." if error > 0 else "."
+    if mirrorings:
+        mirrored = "the mirror image" if mirrorings == 1 else f"{mirrorings:.0f} mirror images"
+        text += f" Features are averaged with those of {mirrored}."
+    if isinstance(patches := readout.get("patches"), bool):
+        text += f" Patches are {'joined' if patches else 'not joined'} with the embeddings."
+    return text
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def of_classes(recall: Iterable[float | None]) -> str:

@@ -13,7 +13,7 @@ from rich.live import Live
 from daso.cli.terminal.live_view import View
 from daso.cli.terminal.tables import error_console
 from daso.files import Row
-from daso.report.wording import duration, of_classes
+from daso.report.wording import chosen_readout, duration, of_classes
 
 if TYPE_CHECKING:
     from daso.train.prepare import Prepared
@@ -76,6 +76,8 @@ def follow(
                 console.print(
                     text, style="yellow", markup=False, highlight=False, soft_wrap=not in_terminal
                 )
+            if not quiet and (chosen := chosen_readout(row.get("readout", {}))):
+                _print(console, chosen)
             now = time.monotonic()
             period = max(PLAIN_PERIOD_SECONDS, (now - view.started) / 100)
             due = now - last_line > period and row["step"] != shown

@@ -14,7 +14,7 @@ from daso.report.html.template import percent
 from daso.report.runs import Array, at, number, vector
 from daso.report.uncertainty import interval, is_wide
 from daso.report.warnings.watch import find_warnings
-from daso.report.wording import POOLS, duration, of_classes
+from daso.report.wording import POOLS, chosen_readout, duration, of_classes
 
 MOST_NAMED = 6
 
@@ -148,6 +148,9 @@ def _measured(
             more = len(missing) - MOST_NAMED
             names = ", ".join(missing[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
             lines.append(f"Classes without such images, not measured: {names}.")
+    readouts = (row.get("readout") for row in run.rows)
+    if text := chosen_readout(next((row for row in readouts if isinstance(row, dict)), {})):
+        lines.append(text)
     best = at(run.summary, "best_on_holdout")
     if (value := number(at(best, "balanced_accuracy"))) is not None:
         step = number(at(best, "step")) or 0
