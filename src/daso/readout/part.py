@@ -30,7 +30,7 @@ class Mixture(Part):
             or left and right, chosen by cross-validation on the labels; of a frozen backbone none,
             since a mirror image takes as long to embed as the image.
         join_patches: join the features of the network with those of image patches; embeddings of a
-            frozen backbone only if cross-validation on the labels finds that better.
+            frozen backbone unless cross-validation on the labels speaks against it.
         network_scale: scale of the network's features among others', > 0 (default: 0.2, or 1 if the
             network starts from pretrained weights).
     """
