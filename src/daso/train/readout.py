@@ -136,12 +136,18 @@ class ReadoutFitter:
             known = self._embedded
             patches = learn_patches(self.data, self.seed) if known is None else known.encoder
         forms, readouts, projected = [], {}, {}
+        found: dict[tuple[int, str], Projected] = {}
         for mirrorings, fixed in itertools.product(self._mirrorings, self._joins):
             name = " ".join([str(mirrorings), *fixed])
-            readout = self._build(network, fixed, patches, mirrorings)
+            read = patches if "patches" in fixed else None
+            readout = self._build(network, fixed, read, mirrorings)
             useful = self.pretrained or not fixed
             kinds = [kind for kind in readout.blocks if kind != "network" or useful]
-            few = {kind: self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds}
+            for kind in kinds:
+                if (mirrorings, kind) not in found:
+                    few_of_kind = self._project(network, readout, kind, MOST_BETWEEN)
+                    found[mirrorings, kind] = few_of_kind
+            few = {kind: found[mirrorings, kind] for kind in kinds}
             joined = join(list(few.values()), self.dimensions)
             joins = self._embedded is not None and "patches" in fixed
             forms.append(Features(name, joined.labeled, joined.unlabeled, joins))
@@ -272,14 +278,13 @@ class ReadoutFitter:
         mirrorings: int,
     ) -> Readout:
         dims = {}
-        if patches is not None and "patches" in fixed:
+        if patches is not None:
             dims["patches"] = patches.dim
         if "vector" in fixed:
             dims["vector"] = len(self.data.mean)
         if self.learns or self.pretrained or not dims:
             dims["network"] = network.dim
         size, classes = self.dimensions, len(self.data.class_names)
-        patches = patches if "patches" in dims else None
         built = Readout(dims, COMPONENTS, size, classes, patches, mirrorings=mirrorings)
         return built.to(network.mean.device)
 
