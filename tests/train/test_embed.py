@@ -58,6 +58,27 @@ def test_the_plain_version_is_the_embedding_of_the_image(
     assert data.mean == pytest.approx(dimensions.mean(0).tolist())
 
 
+def test_only_views_that_the_method_draws_from_are_embedded(
+    make_frozen: MakeConfig, digits: Source
+) -> None:
+    versions = {"weak_versions": 1, "strong_versions": 2}
+    shapes = {}
+    for method in ("fixmatch", "supervised", "supervised+crest", "pseudolabel"):
+        config = make_frozen(method, steps=10, **versions)
+        data = prepare(config, digits, encoder=Patches()).data
+        assert data.unlabeled is not None
+        shapes[method] = [len(pool.images[0]) for pool in (data.labeled, data.unlabeled)]
+        if method == "fixmatch":
+            weak = data.labeled.images[:, :2]
+        assert torch.equal(data.labeled.images[:, :2], weak), "they are the same in any run"
+    assert shapes == {
+        "fixmatch": [4, 4],
+        "supervised": [2, 1],
+        "supervised+crest": [2, 2],
+        "pseudolabel": [2, 2],
+    }
+
+
 def test_a_readout_sees_embeddings_of_the_mirrored_images(
     make_frozen: MakeConfig, digits: Source
 ) -> None:
@@ -66,7 +87,7 @@ def test_a_readout_sees_embeddings_of_the_mirrored_images(
     data = embedded(config, digits)
     assert data.test is not None
     assert digits.test is not None
-    assert (data.labeled.images.shape[1], data.test.images.shape[1]) == (6, 4)
+    assert (data.labeled.images.shape[1], data.test.images.shape[1]) == (5, 4)
     assert (data.mirrorings, data.weak_versions) == (3, 4)
     for version, dims in enumerate(MIRRORINGS, start=1):
         images = np.flip(digits.test.images, dims).copy()

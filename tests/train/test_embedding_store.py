@@ -22,7 +22,7 @@ from tests.conftest import MakeConfig
 
 def test_embeddings_are_computed_once(make_frozen: MakeConfig, digits: Source) -> None:
     first = embedded(make_frozen(), digits)
-    again = embedded(make_frozen("supervised"), digits)
+    again = embedded(make_frozen("fixmatch+daso"), digits)
     assert first.computed > 0
     assert again.computed == 0
     for name in ("labeled", "unlabeled", "holdout", "test"):

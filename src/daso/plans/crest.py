@@ -55,6 +55,7 @@ class CReST(Plan):
     """
 
     paper = "Wei et al., CVPR 2021, arXiv 2102.09559"
+    adopts_unlabeled = True
 
     def __init__(
         self,

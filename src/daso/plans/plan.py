@@ -40,9 +40,11 @@ class Plan(Part):
     Attributes:
         brings: names of parts that the plan adds to a method that lacks them.
         provides: attribute of ``Facts`` that the plan computes; some other part must request it.
+        adopts_unlabeled: whether unlabeled images become labeled ones.
     """
 
     kind: ClassVar[str] = "plan"
+    adopts_unlabeled: ClassVar[bool] = False
     brings: tuple[str, ...] = ()
     provides: str | None = None
 

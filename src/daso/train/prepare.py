@@ -17,7 +17,7 @@ from daso.data.source import Source
 from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import RunError
 from daso.files import read_json
-from daso.methods.method import Method
+from daso.methods.method import Method, View
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes
 from daso.nets.network import Encoder
@@ -33,7 +33,7 @@ from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
-from daso.train.options import backbone_rate, base_learning_rate
+from daso.train.options import TrainOptions, backbone_rate, base_learning_rate
 from daso.train.readout import ReadoutFitter
 from daso.train.run_data import open_configured, refuse_other_data
 from daso.train.step.batches import Batches
@@ -174,12 +174,12 @@ def prepare(
         network = backbone.name
         if options.freeze:
             known = _facts(images, images, options.steps, cast(Encoder, backbone.module).dim)
-            check_method(recipe, facts, known, config.method_options)
+            method = check_method(recipe, facts, known, config.method_options)
             # Only if it is asked for: a mirror image takes as long to embed as the image.
             mirrorings = 0 if readout is None else max(readout.mirrorings(flip=False))
-            embed = partial(
-                embed_data, images, backbone, options, config.augmentation, progress, mirrorings
-            )
+            made = _views_to_embed(options, method, plan)
+            views = config.augmentation, made, progress, mirrorings
+            embed = partial(embed_data, images, backbone, options, *views)
             data = embed() if processes is None else processes.in_turn(embed)
             if readout is not None and readout.join_patches:
                 data = beside_embeddings(data, images, options.seed, folder)
@@ -242,6 +242,15 @@ def prepare_again(
     refuse_other_data(folder, prepared.config, prepared.data)
     refuse_other(folder, prepared.backbone)
     return prepared
+
+
+def _views_to_embed(options: TrainOptions, method: Method, plan: Plan) -> dict[str, list[View]]:
+    """Return the views that a run draws from, by pool, weak ones first."""
+    used = {*method.labeled_views, *method.unlabeled_views}
+    counts: dict[View, int] = {"weak": options.weak_versions, "strong": options.strong_versions}
+    made = [view for view, count in counts.items() if view in used for _ in range(count)]
+    both = method.unlabeled_views or plan.adopts_unlabeled
+    return {"labeled": made, "unlabeled": made} if both else {"labeled": made}
 
 
 def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Facts:

@@ -140,7 +140,8 @@ def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[s
     if config.augmentation.strong_operations == 0:
         yield ("strong_magnitude", "strong_probability"), "--strong-operations is 0"
     if "strong" not in {*learner.labeled_views, *learner.unlabeled_views}:
-        yield STRONG_VIEW_OPTIONS, f"{learner.__name__} has no strong views"
+        idle = (*STRONG_VIEW_OPTIONS, *["strong_versions"] * train.freeze)
+        yield idle, f"{learner.__name__} has no strong views"
     if not learner.unlabeled_views:
         yield ("unlabeled_ratio",), f"{learner.__name__} does not use unlabeled images"
     if config.augmentation.crop == "resized":

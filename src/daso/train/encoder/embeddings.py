@@ -49,8 +49,8 @@ PIXELS, PIXELS_CPU = 2**22, 2**19
 DIGEST = 16
 """Bytes of an image's checksum."""
 FORMAT = 1
-POOLS, VIEWED = ("labeled", "unlabeled", "holdout", "test"), ("labeled", "unlabeled")
-"""Pools that are embedded, and those of which there are views beside the plain image."""
+POOLS, TRAINED = ("labeled", "unlabeled", "holdout", "test"), ("labeled", "unlabeled")
+"""Pools that are embedded, and those that are trained on."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of views that are embedded and the number of all views."""
@@ -197,15 +197,15 @@ def embed_data(
     backbone: Backbone,
     options: TrainOptions,
     views: ViewOptions,
+    made: Mapping[str, Sequence[View]],
     progress: Progress | None = None,
     mirrorings: int = 0,
 ) -> EmbeddedData:
     """Return the data of a run as embeddings.
 
-    Labeled and unlabeled images come plain, mirrored, in ``weak_versions`` weak and in
-    ``strong_versions`` strong views. Test and hold-out images come plain and mirrored.
-
     Args:
+        made: the views of the images of each pool beside the plain image, weak ones first; the
+            same ones wherever there are any.
         mirrorings: how many of ``MIRRORINGS`` there are of each image.
 
     Raises:
@@ -219,18 +219,18 @@ def embed_data(
     network = network.to(device).eval()
     _, height, width = data.shape
     augmentation = Augmentation(views, height, width, data.flip)
-    kinds = ["weak"] * options.weak_versions + ["strong"] * options.strong_versions
 
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
     drawn_by = {n: v for n, v in vars(augmentation.options).items() if v is not None}
     base = embedding_folder(options)
     plain = _store(base, {**about, "views": ["plain"]})
+    pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
+    with_views = [name for name in made if name in pools]
+    kinds = list(made["labeled"])
     viewed = _store(base, {**about, "views": kinds, "augmentation": drawn_by})
 
-    pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
     digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
-    trained = [name for name in VIEWED if name in pools]
     first = 1 + mirrorings
     parts = [(plain, [_Version("identity")], list(pools), slice(0, 1))]
     if mirrorings:
@@ -238,8 +238,8 @@ def embed_data(
         mirrored = _store(base, {**about, "views": ["mirrored"] * mirrorings})
         parts.append((mirrored, flipped, list(pools), slice(1, first)))
     if kinds:
-        views_of = [_Version(cast(View, kind)) for kind in kinds]
-        parts.append((viewed, views_of, trained, slice(first, None)))
+        versions = [_Version(kind) for kind in kinds]
+        parts.append((viewed, versions, with_views, slice(first, None)))
     done = total = 0
     for store, versions, names, _ in parts:
         wanted = {key for name in names for key in digests[name]}
@@ -256,7 +256,7 @@ def embed_data(
     engine = "ONNX Runtime" if accelerate(network, data.shape, total - done) else "torch"
     computed, vectors = 0, dict[str, np.ndarray]()
     for name, pool in pools.items():
-        count = first + len(kinds) * (name in VIEWED)
+        count = first + len(kinds) * (name in with_views)
         vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
     try:
         for store, versions, names, columns in parts:
@@ -269,15 +269,15 @@ def embed_data(
         interrupt.args = (f"{kept}; the same command goes on with the others",)
         raise
 
-    mean, std = vector_statistics([vectors[name] for name in trained])
+    mean, std = vector_statistics([vectors[name] for name in TRAINED if name in vectors])
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     fields |= {"mean": mean, "std": std}
-    fields |= {"mirrorings": mirrorings, "weak_versions": mirrorings + options.weak_versions}
+    fields |= {"mirrorings": mirrorings, "weak_versions": mirrorings + kinds.count("weak")}
     pictured: dict[str, Pool] = {}
     for name, pool in pools.items():
         embedded = torch.from_numpy(vectors[name]).to(device)
         fields[name] = Pool(embedded, pool.labels, pool.paths)
-        if name in trained and not pool.paths:
+        if name in TRAINED and not pool.paths:
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
     fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}

@@ -18,7 +18,7 @@ from daso.evaluate.predict import rows_at_once
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.readout import Block, Readout, mean_of_views
 from daso.readout.projection import MOST_ROWS, Projection
-from daso.train.encoder.embeddings import POOLS, VIEWED, EmbeddedData, Patches
+from daso.train.encoder.embeddings import POOLS, TRAINED, EmbeddedData, Patches
 from daso.train.folder.checkpoint import has_checkpoint, load_checkpoint, without_prefix
 from daso.train.step.sampling import derive_seed
 
@@ -97,7 +97,7 @@ def beside_embeddings(
 
     all_rows = shuffled_rows(images, MOST_ROWS, seed)
     spread = math.ceil(sum(map(len, all_rows)) / MOST_ROWS)
-    rows = {name: some[::spread] for name, some in zip(VIEWED, all_rows, strict=True)}
+    rows = {name: some[::spread] for name, some in zip(TRAINED, all_rows, strict=True)}
     sample: dict[str, Tensor] = {}
     if known is None:
         for name, some in rows.items():
