@@ -4,7 +4,8 @@
 
 The command starts with no embedding kept: start, decoding, export, embedding, the mixture and the
 files of the run count. The encoder's own time is that of as many images in memory, floats of its
-size, in torch, in torch with bfloat16 and in ONNX Runtime, measured in between.
+size: in torch, in torch with bfloat16, in ONNX Runtime, and in bfloat16 with operations fused by
+oneDNN, as the command computes it where there are bfloat16 units; measured in between.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from common import daso_command, environment_with, provenance, ratio, show
 from torch import Tensor
 
 from daso.files import read_json
-from daso.nets.onnx_runtime import OnnxEncoder
+from daso.nets.engines import FusedEncoder, OnnxEncoder
 from daso.report.results import append_row
 from daso.train.allocator import keep_freed_memory
 from daso.train.encoder.pretrained import open_named
@@ -83,7 +84,10 @@ def main(options: FrozenTime) -> None:
     images = torch.randn(BATCH, 3, side, side)
     exported = OnnxEncoder(backbone.module.eval(), images)
     in_torch = images.contiguous(memory_format=torch.channels_last)
-    seconds: dict[str, list[float]] = {"command": [], "torch": [], "bfloat16": [], "onnx": []}
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        fused = FusedEncoder(backbone.module, in_torch)
+    sides = ("torch", "bfloat16", "onnx", "fused")
+    seconds: dict[str, list[float]] = {name: [] for name in ("command", *sides)}
     for _ in range(options.rounds):
         taken, count = whole_command(options)
         seconds["command"].append(taken)
@@ -91,7 +95,8 @@ def main(options: FrozenTime) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             seconds["bfloat16"].append(count * seconds_per_image(backbone.module, in_torch))
         seconds["onnx"].append(count * seconds_per_image(exported, images))
-    for other in ("torch", "bfloat16", "onnx"):
+        seconds["fused"].append(count * seconds_per_image(fused, in_torch))
+    for other in sides:
         print(f"command / {other}: {show(ratio(seconds['command'], seconds[other]))}")
     medians = {f"{name}_seconds": f"{statistics.median(s):.1f}" for name, s in seconds.items()}
     row = {"network": options.network, "side": side, "precision": options.precision}

@@ -93,7 +93,7 @@ MARKS = {
         "test_html_damaged.py",
         "test_like.py",
         "test_notes.py",
-        "test_onnx_runtime.py",
+        "test_engines.py",
         "test_pause.py",
         "test_plain_networks.py",
         "test_pretended_cuda.py",

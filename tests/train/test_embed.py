@@ -18,7 +18,7 @@ from daso.data.source import Source
 from daso.errors import DataError, OptionError, RunError
 from daso.evaluate.metrics import evaluate_logits
 from daso.evaluate.predict import predict_logits
-from daso.nets import onnx_runtime
+from daso.nets import engines
 from daso.nets.backbone import Preprocessing
 from daso.nets.readout import MIRRORINGS
 from daso.train.encoder import embeddings as embed
@@ -150,8 +150,8 @@ def test_onnx_runtime_computes_the_same_embeddings(
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
     expected = embedded(make_frozen(), digits, encoder)
-    monkeypatch.setattr(onnx_runtime, "WORTHWHILE", 1)
-    monkeypatch.setattr(onnx_runtime, "ENOUGH", 0.0)
+    monkeypatch.setattr(engines, "WORTHWHILE", 1)
+    monkeypatch.setattr(engines, "ENOUGH", 0.0)
     found = embedded(make_frozen(embedding_folder=str(tmp_path / "others")), digits, encoder)
     assert (expected.engine, found.engine) == ("torch", "ONNX Runtime")
     assert found.computed == expected.computed

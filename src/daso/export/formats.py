@@ -19,7 +19,7 @@ from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
 from daso.export.seal import SEAL, seal_file
-from daso.nets.onnx_runtime import quiet_export
+from daso.nets.engines import quiet_export
 from daso.train.config import NOT_IN_FINGERPRINT
 from daso.train.model import Model
 

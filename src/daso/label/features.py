@@ -24,9 +24,9 @@ from daso.files import read_arrays, save_arrays
 from daso.label.images import Embedding, Flags, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
+from daso.nets.engines import accelerate
 from daso.nets.network import Encoder as OwnEncoder
 from daso.nets.network import Network
-from daso.nets.onnx_runtime import accelerate
 from daso.readout.projection import MOST_ROWS, Projection
 from daso.train.encoder.build import build_network
 from daso.train.model import Model

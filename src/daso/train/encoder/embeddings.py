@@ -32,8 +32,8 @@ from daso.files import make_folder, reported, save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.encoders.patches import PatchEncoder
+from daso.nets.engines import accelerate
 from daso.nets.network import Encoder, Network
-from daso.nets.onnx_runtime import accelerate
 from daso.nets.readout import MIRRORINGS
 from daso.readout.projection import Projection
 from daso.train.encoder.build import build_network
@@ -79,7 +79,7 @@ class EmbeddedData(TrainingData):
 
     Attributes:
         folder: folder of the embeddings of augmented images.
-        engine: what computed those that were missing, ``"torch"`` or ``"ONNX Runtime"``.
+        engine: what computed those that were missing; see ``accelerate``.
         digest: 16 hexadecimal digits of all embeddings; processors and engines round differently.
         pictured: the labeled and unlabeled images themselves, on the host, unless they are files.
         patches: whose components follow the plain embeddings, if any do.
@@ -253,7 +253,7 @@ def embed_data(
             progress(done, total)
 
     advance(0)
-    engine = "ONNX Runtime" if accelerate(network, data.shape, total - done) else "torch"
+    engine = accelerate(network, data.shape, total - done)
     computed, vectors = 0, dict[str, np.ndarray]()
     for name, pool in pools.items():
         count = first + len(kinds) * (name in with_views)
