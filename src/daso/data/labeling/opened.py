@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from daso.data.images.cache import Reasons
-from daso.data.images.decoded import Decoded, DecodedImages, digest
+from daso.data.images.decoded import DecodedImages, digest
 from daso.data.images.encoded import Encoded, EncodedImages
 from daso.data.journal.entries import Journal, journal_path, labels_in_force
 from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing, Reading
 from daso.data.open import base_of, list_arrays, list_files
 from daso.data.places import is_named
-from daso.data.read_listing import decode_pools
 from daso.errors import DataError, OptionError
 
 
@@ -81,18 +79,6 @@ class LabelingData:
         if self.arrays is not None:
             return digest(np.asarray(self.arrays[part].images[index])).hex()
         return item_checksum(self.pools[part].read(index))
-
-    def decode(self) -> tuple[Mapping[str, Decoded], Mapping[str, Reasons]]:
-        """Return all images by part, of one shape, as training has them, uint8 (N, C, H, W).
-
-        Unreadable ones have any pixels; the second value has their reasons, by part and index.
-        """
-        if self.arrays is not None:
-            return {part: images.images for part, images in self.arrays.items()}, {}
-        arrays, reasons, _ = decode_pools(self.listing, self.reading)
-        if not arrays:
-            raise DataError(f"{self.listing.where}: no image can be read")
-        return arrays, reasons
 
 
 def open_for_labeling(source: str, reading: Reading | None = None) -> LabelingData:
