@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from daso.data.images.decode import to_picture
 from daso.data.images.decoded import DecodedImages, digest
 from daso.data.images.encoded import Encoded, EncodedImages
 from daso.data.journal.entries import Journal, journal_path, labels_in_force
@@ -117,7 +117,6 @@ def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
 
 
 def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "png", compress_level=1)
+    to_picture(image).save(file, "png", compress_level=1)
     return file.getvalue()
