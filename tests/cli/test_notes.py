@@ -247,10 +247,12 @@ def test_the_table_of_a_run_shows_adjusted_numbers_unless_it_was_balanced(
     finished_run: Path,
 ) -> None:
     summary = json.loads((finished_run / "summary.json").read_text())
+    data = json.loads((finished_run / "data.json").read_text())
+    counts = data["test_counts"], data["labeled_counts"]
     adjusted = percent(summary["last"]["logit_adjusted"]["balanced_accuracy"])
     for balanced_by, columns in (((), 7), (("la",), 4)):
         console = Console(file=io.StringIO(), width=120)
-        console.print(summary_table(summary, balanced_by))
+        console.print(summary_table(summary, balanced_by, *counts))
         assert isinstance(console.file, io.StringIO)
         text = console.file.getvalue()
         (line,) = (

@@ -20,6 +20,7 @@ from daso.data.labeling import open_for_labeling
 from daso.data.listing import Reading
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
+from daso.data.read_listing import decode_pools
 from daso.data.source import Source
 from daso.data.split import make_split
 from daso.errors import DataError, OptionError
@@ -87,7 +88,7 @@ def test_images_are_read_one_by_one_as_in_a_pass(tmp_path: Path, kind: str) -> N
         assert list(some.all_names()) == [some.name_of(0), some.name_of(1)]
         with pytest.raises((IndexError, KeyError)):
             pool.read(len(pool))
-    arrays, reasons = data.decode()
+    arrays, reasons, _ = decode_pools(data.listing, data.reading)
     assert arrays["train"].shape == (11, 3, 8, 8)
     assert not any(reasons.values())
     assert (np.asarray(arrays["unlabeled"][0]) == np.moveaxis(pixels(11), 2, 0)).all()
@@ -336,7 +337,7 @@ def test_labels_do_not_decode_a_cache_anew(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "work_through", counted)
     write_folder(tmp_path / "data")
     source, cache = str(tmp_path / "data"), Cache(tmp_path / "cache")
-    open_for_labeling(source, Reading(cache=cache)).decode()
+    decode_pools(open_for_labeling(source).listing, Reading(cache=cache))
     assert sorted(decoded) == [4, 11, 12]
     label_some(tmp_path / "data", LABELS)
     now = open_source(source, cache=cache)
@@ -352,7 +353,7 @@ def test_a_cold_start_decodes_a_cache_once(tmp_path: Path, monkeypatch: pytest.M
 
     _flat(tmp_path / "data")
     cache = Cache(tmp_path / "cache")
-    open_for_labeling(str(tmp_path / "data"), Reading(cache=cache)).decode()
+    decode_pools(open_for_labeling(str(tmp_path / "data")).listing, Reading(cache=cache))
     label_some(tmp_path / "data", {0: "cat", 3: "dog"})
     monkeypatch.setattr(module, "work_through", None)
     now = open_source(str(tmp_path / "data"), cache=cache)

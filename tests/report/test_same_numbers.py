@@ -60,7 +60,7 @@ def test_thirds_of_the_classes_are_the_same_everywhere(finished_run: Path) -> No
         summary |= {"median_of_last": metrics}
         for labeled in (list(range(classes, 0, -1)), [5] * classes):
             console.file = io.StringIO()
-            console.print(summary_table(summary, ("la",), labeled=labeled))
+            console.print(summary_table(summary, ("la",), [9] * classes, labeled))
             said = re.findall(r"\((\d) class", console.file.getvalue())
             sizes = [len(group) for group in class_groups(np.array(labeled)).values()]
             assert list(map(int, said)) == [size for size in sizes if size]
@@ -71,6 +71,7 @@ def test_the_interval_is_the_same_in_terminal_and_report(
 ) -> None:
     run = read_run(finished_run)
     console = Console(width=100)
-    console.print(summary_table(run.summary, run.balanced_by, run.data["test_counts"]))
+    counts = (run.data[name] for name in ("test_counts", "labeled_counts"))
+    console.print(summary_table(run.summary, run.balanced_by, *counts))
     (half,) = re.findall(r"± ([\d.]+) points", capsys.readouterr().out)
     assert f"± {half}" in report(finished_run).text

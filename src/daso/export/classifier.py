@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from daso.data.formats.arrays import as_images, refuse_one_image
-from daso.data.images.decode import decode_for_model
+from daso.data.images.decode import decode_for_model, to_picture
 from daso.errors import DataError, OptionError
 from daso.evaluate.prior import shift
 from daso.export.facts import ModelFacts
@@ -173,8 +173,7 @@ class Classifier:
         elif isinstance(one, np.ndarray):
             if one.ndim not in (2, 3):
                 raise DataError(f"an image must be an array (H, W) or (H, W, C), got {one.shape}")
-            pixels = as_images(one[None], "an image")[0].transpose(1, 2, 0)
-            one = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            one = to_picture(as_images(one[None], "an image")[0])
         elif not isinstance(one, bytes | Image.Image):
             raise DataError(f"must be a file, a Pillow image or an array, not {type(one).__name__}")
         return decode_for_model(one, self.facts.input_shape)

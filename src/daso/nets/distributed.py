@@ -147,15 +147,6 @@ class Processes:
                 if not torch.equal(first, tensor):  # tables on disk are written only if needed
                     tensor.copy_(first)
 
-    @torch.no_grad()
-    def differ(self, tensors: Iterable[Tensor]) -> bool:
-        """Return whether tensors differ between processes."""
-        sums = torch.stack([tensor.double().sum() for tensor in tensors])
-        lowest, highest = sums.clone(), sums.clone()
-        dist.all_reduce(lowest, dist.ReduceOp.MIN)
-        dist.all_reduce(highest, dist.ReduceOp.MAX)
-        return not torch.equal(lowest, highest)
-
 
 @torch.library.custom_op("daso::gather", mutates_args=())
 def _gather(own: Tensor, size: int) -> Tensor:

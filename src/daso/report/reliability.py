@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from daso.errors import RunError
 from daso.evaluate.reliability import Bins
-from daso.files import read_arrays
-from daso.report.runs import Array, RunFolder, as_array
+from daso.report.runs import Array, as_array
 
 FEW_IMAGES = 10
 """Bins with fewer images are pale: their accuracy says little."""
@@ -32,32 +32,26 @@ def read_calibrated(answered: Any, part: str) -> Bins | None:
     return Bins(np.linspace(0, 1, len(counts) + 1), accuracy, confidence, counts)
 
 
-def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, Array] | None:
-    """Return the confidence (N,) of a run's answers and whether they are right, bool (N,).
+def answers_on(
+    arrays: Mapping[str, npt.NDArray[Any]], part: str, logit_adjusted: bool = False
+) -> tuple[Array, Array] | None:
+    """Return the confidence (N,) of the answers on some images, and whether they are right (N,).
 
-    On the test images, or the hold-out without any. None if the run has not written its answers.
+    None if the arrays of ``beliefs.safetensors`` have none.
 
     Args:
+        part: ``"test"`` or ``"holdout"``.
         logit_adjusted: after post-hoc logit adjustment.
 
     Raises:
-        RunError: the file is damaged.
+        ValueError: the arrays do not fit each other.
     """
-    path = run.path / "beliefs.safetensors"
-    if not path.exists():
-        return None
     kind = "adjusted_" if logit_adjusted else ""
-    try:
-        arrays, _ = read_arrays(path, "beliefs")
-        part = next((part for part in ("test", "holdout") if f"{part}.label" in arrays), None)
-        if part is None:
-            return None
-        label, answer, confidence = (
-            arrays[f"{part}.{name}"] for name in ("label", f"{kind}answer", f"{kind}confidence")
-        )
-        fits = label.shape == answer.shape == confidence.shape
-        if not fits or not np.isfinite(confidence).all():
-            raise ValueError("its answers do not fit each other")
-    except (OSError, LookupError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+    names = (f"{part}.label", f"{part}.{kind}answer", f"{part}.{kind}confidence")
+    if not all(name in arrays for name in names):
+        return None
+    label, answer, confidence = (arrays[name] for name in names)
+    fits = label.shape == answer.shape == confidence.shape
+    if not fits or not np.isfinite(confidence).all():
+        raise ValueError("its answers do not fit each other")
     return confidence.astype(float), answer == label

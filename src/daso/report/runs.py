@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,10 @@ import numpy.typing as npt
 from daso.balance import balanced_by
 from daso.errors import RunError
 from daso.evaluate.metrics import class_groups
-from daso.files import Row, printable, read_json, read_rows
+from daso.files import Row, printable, read_arrays, read_json, read_rows
 
 Array = npt.NDArray[np.float64]
+Value = TypeVar("Value")
 
 
 def as_array(values: Any) -> Array:
@@ -140,6 +142,18 @@ class RunFolder:
         kept = [(step, values) for step, values in pairs if values is not None]
         values = as_array([values for _, values in kept]).reshape(len(kept), self.num_classes)
         return as_array([step for step, _ in kept]), values
+
+    def believed(self, make: Callable[[dict[str, npt.NDArray[Any]]], Value]) -> Value | None:
+        """Return what *make* returns for the arrays of ``beliefs.safetensors``; None without it.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / "beliefs.safetensors"
+        try:
+            return make(read_arrays(path, "beliefs")[0]) if path.exists() else None
+        except (OSError, LookupError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
 
 
 def read_run(path: Path) -> RunFolder:

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daso.errors import RunError
-from daso.files import read_arrays
-from daso.report.runs import Array, RunFolder
+from daso.report.runs import Array
 
 FEWEST_POINTS = 5
 WIDTH, HEIGHT = 880, 560
@@ -79,21 +77,6 @@ def place(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> Embedding
     placed = embed(points) * (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN) + MARGIN
     unlabeled, labeled, prototypes = np.split(placed, np.cumsum([len(rows), len(label)]))
     return Embedding(unlabeled, labeled, prototypes, final, linear, semantic, truth, label)
-
-
-def read_embedding(run: RunFolder) -> Embedding | None:
-    """Return the map of a run; None if the run has not written one.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    path = run.path / "beliefs.safetensors"
-    if not path.exists():
-        return None
-    try:
-        return place(read_arrays(path, "beliefs")[0], len(run.class_names))
-    except (OSError, LookupError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
 
 
 def embed(points: npt.NDArray[np.floating[Any]]) -> Array:

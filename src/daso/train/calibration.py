@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from daso.data.class_names import listed
 from daso.data.images.decode import decode_for_model
 from daso.data.images.decoded import digest
+from daso.data.images.encoded import work_through
 from daso.data.images.pool import ImageRows, Pool
 from daso.data.listing import Reading
 from daso.data.open import list_own
@@ -156,20 +157,14 @@ def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> Labe
     for part in listing.pools.keys() - {"train"}:
         tell(f"note: {place}: its {part} images are not used")
     pool = listing.pools["train"]
-    images, faults = [], []
-    for index, item in enumerate(itertools.chain.from_iterable(pool.chunks())):
-        try:
-            if isinstance(item, DataError):
-                raise item
-            images.append(decode_for_model(item, model.image_shape))
-        except DataError as error:
-            faults.append((pool.name_of(index), str(error)))
-    if faults:
+    decoded = list(work_through(pool, partial(decode_for_model, shape=model.image_shape)))
+    if faults := [(pool.name_of(k), one) for k, one in enumerate(decoded) if isinstance(one, str)]:
         what = f"{place}: {how_many(len(faults), 'image')} cannot be read"
         raise DataError(problems(faults, what, "Replace or remove them"))
     labels = np.array([numbers[name] for name in names], dtype=np.int64)[pool.labels]
     called = tuple(map(pool.name_of, range(len(pool))))
-    return Labeled(torch.from_numpy(np.stack(images)), torch.from_numpy(labels), called, str(place))
+    images = torch.from_numpy(np.array(decoded))
+    return Labeled(images, torch.from_numpy(labels), called, str(place))
 
 
 def _calibrate(

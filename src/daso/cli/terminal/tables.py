@@ -63,17 +63,17 @@ def make_table(
 
 def summary_table(
     summary: dict[str, Any],
-    balanced_by: Sequence[str] = (),
-    measured: Sequence[int] | None = None,
-    labeled: Sequence[int] = (),
+    balanced_by: Sequence[str],
+    measured: Sequence[int],
+    labeled: Sequence[int],
 ) -> Group:
     """Show the results of a run's summary side by side.
 
     Args:
         balanced_by: parts that balanced the classifier in training. With any, logit-adjusted
             numbers, which would correct twice, are left out.
-        measured: evaluated images of each class, (K,); None if unknown.
-        labeled: labeled images of each class, (K,), which make the thirds; empty if unknown.
+        measured: evaluated images of each class, (K,).
+        labeled: labeled images of each class, (K,), which make the thirds.
     """
     import numpy as np  # here, so that lists of methods and presets are quick
 
@@ -106,8 +106,8 @@ def summary_table(
             label += of_classes(recall)
         table.add_row(label, *(percent(metrics[key]) for _, metrics in columns))
     captions = []
-    half = None if measured is None else interval(recall, np.array(measured, dtype=np.float64))
-    if measured is not None and half is not None:
+    half = interval(recall, np.array(measured, dtype=np.float64))
+    if half is not None:
         captions.append(
             f"95% interval of balanced accuracy: ± {100 * half:.1f} points, from "
             f"{how_many(sum(measured), 'image')}"

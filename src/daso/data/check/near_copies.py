@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from daso.data.images.decode import to_picture
+
 NEAR_BITS = 6
 """Bits of 63 in which the hashes of near copies may differ."""
 NEAR_CORRELATION = 0.99
@@ -33,7 +35,7 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int
     A bit of the hash says whether one of the 8 x 8 lowest cosine waves of the gray image, without
     the constant one, is stronger than the median wave. *pixels* are uint8 (C, H, W).
     """
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    image = to_picture(pixels)
     small = image.convert("RGB").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     grey = image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BILINEAR)
     waves = (_COSINES @ np.asarray(grey, dtype=np.float64) @ _COSINES.T).ravel()[1:]

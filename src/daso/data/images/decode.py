@@ -126,7 +126,7 @@ def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:
         pixels = to_pixels(image)
         if max(pixels.shape[1:]) <= side:
             return pixels
-        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        picture = to_picture(pixels)
         picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
         smaller = np.asarray(picture)
         return smaller[None] if smaller.ndim == 2 else smaller.transpose(2, 0, 1)
@@ -172,6 +172,11 @@ def to_pixels(
         plain = plain.resize((size, size), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(plain, dtype=np.uint8)
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def to_picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return pixels, uint8 (C, H, W) with C = 1 or 3, as a Pillow image."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def _content(image: Image.Image) -> bytes | None:

@@ -9,17 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from daso.data.images.cache import Reasons
-from daso.data.images.decoded import Decoded, DecodedImages, digest
+from daso.data.images.decode import to_picture
+from daso.data.images.decoded import DecodedImages, digest
 from daso.data.images.encoded import Encoded, EncodedImages
 from daso.data.journal.entries import Journal, journal_path, labels_in_force
 from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing, Reading
 from daso.data.open import base_of, list_arrays, list_files
 from daso.data.places import is_named
-from daso.data.read_listing import decode_pools
 from daso.errors import DataError, OptionError
 
 
@@ -82,18 +80,6 @@ class LabelingData:
             return digest(np.asarray(self.arrays[part].images[index])).hex()
         return item_checksum(self.pools[part].read(index))
 
-    def decode(self) -> tuple[Mapping[str, Decoded], Mapping[str, Reasons]]:
-        """Return all images by part, of one shape, as training has them, uint8 (N, C, H, W).
-
-        Unreadable ones have any pixels; the second value has their reasons, by part and index.
-        """
-        if self.arrays is not None:
-            return {part: images.images for part, images in self.arrays.items()}, {}
-        arrays, reasons, _ = decode_pools(self.listing, self.reading)
-        if not arrays:
-            raise DataError(f"{self.listing.where}: no image can be read")
-        return arrays, reasons
-
 
 def open_for_labeling(source: str, reading: Reading | None = None) -> LabelingData:
     """Open a data set that may lack labels, or images of some class; see ``open_source``.
@@ -131,7 +117,6 @@ def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
 
 
 def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "png", compress_level=1)
+    to_picture(image).save(file, "png", compress_level=1)
     return file.getvalue()

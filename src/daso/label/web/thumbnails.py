@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from PIL import Image
-
-from daso.data.images.decode import decode_within
+from daso.data.images.decode import decode_within, to_picture
 from daso.data.images.encoded import no_size_warnings
 from daso.errors import DataError
 
@@ -78,8 +76,7 @@ def encode(source: Path | bytes, side: int) -> Picture:
         DataError: the image cannot be decoded.
     """
     with no_size_warnings():
-        pixels = decode_within(source, side)
-    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        picture = to_picture(decode_within(source, side))
     file = io.BytesIO()
     if max(picture.size) <= LOSSLESS:
         picture.save(file, "PNG")

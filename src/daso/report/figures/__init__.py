@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Literal
 from daso.errors import RunError, nearest, same_name
 from daso.report import charts
 from daso.report.charts import Groups
-from daso.report.reliability import read_answers
+from daso.report.reliability import answers_on
 from daso.report.runs import RunFolder, as_array, read_run
-from daso.report.tsne import read_embedding
+from daso.report.tsne import place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,7 +122,8 @@ def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False
 
     members, answers = _read(runs), []
     for run in members:
-        answer = read_answers(run, logit_adjusted)
+        part = run.measured_on or "test"
+        answer = run.believed(partial(answers_on, part=part, logit_adjusted=logit_adjusted))
         if answer is None:
             raise RunError(f"{run.path}: no answers in beliefs.safetensors, or no such file yet")
         answers.append(answer)
@@ -156,7 +157,7 @@ def embedding_map(
     classes = None if classes is None else [same_name(name, names) for name in classes]
     if missing := [name for name in classes or () if name not in names]:
         raise RunError(f"{one.path}: no class {missing[0]!r}.{nearest(missing[0], names)}")
-    placed = read_embedding(one)
+    placed = one.believed(partial(place, num_classes=one.num_classes))
     if placed is None:
         raise RunError(
             f"{one.path}: no map in beliefs.safetensors: not written yet, or no unlabeled images"

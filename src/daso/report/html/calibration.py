@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from daso.evaluate.reliability import Bins, reliability_bins
 from daso.files import Row
 from daso.report.html import diagrams
 from daso.report.html.run import Run
 from daso.report.html.template import percent
-from daso.report.reliability import read_calibrated
+from daso.report.reliability import answers_on, read_calibrated
 from daso.report.runs import number
 from daso.report.wording import POOLS
 
@@ -23,14 +21,10 @@ def calibration(run: Run) -> Row | None:
     if label is None or not len(label):
         return None
     several: dict[str, Bins] = {}
-    for prefix, name in (("", "as trained"), ("adjusted_", "logit-adjusted")):
-        answer = run.arrays.get(f"{part}.{prefix}answer")
-        confidence = run.arrays.get(f"{part}.{prefix}confidence")
-        if answer is None or confidence is None or (prefix and run.balanced_by):
-            continue
-        if not np.isfinite(confidence).all():
-            raise ValueError(f"{part}.{prefix}confidence holds NaN")
-        several[name] = reliability_bins(confidence.astype(float), answer == label)
+    for adjusted, name in ((False, "as trained"), (True, "logit-adjusted")):
+        answers = answers_on(run.arrays, part, adjusted)
+        if answers is not None and not (adjusted and run.balanced_by):
+            several[name] = reliability_bins(*answers)
     if (bins := read_calibrated(run.calibration.get("answered"), part)) is not None:
         several = {"as daso predict answers": bins} | several
     drawn = [

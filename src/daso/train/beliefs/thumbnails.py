@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from daso.data.images.decode import decode
+from daso.data.images.decode import decode, to_picture
 from daso.data.images.pool import Pool
 from daso.errors import DataError
 
@@ -26,8 +26,7 @@ MOST_BYTES = 5_000_000
 
 def encode_thumbnail(image: Tensor) -> bytes:
     """Encode an image, uint8 (C, H, W) with C = 1 or 3: PNG up to 32 pixels, else JPEG up to 64."""
-    pixels = image.cpu().numpy().transpose(1, 2, 0)
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    picture = to_picture(image.cpu().numpy())
     file = io.BytesIO()
     if max(picture.size) <= LOSSLESS:
         picture.save(file, "PNG", optimize=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from daso.cli.terminal.counters import decoding_progress, tell
+from daso.cli.terminal.counters import tell
 from daso.cli.verbs.label.command import LabelCommand
 from daso.errors import import_extra
 from daso.files import check_writable
@@ -22,15 +22,11 @@ def run(command: LabelCommand) -> int:
     if command.out is not None:
         check_writable(command.out)
 
-    from daso.data.images.cache import Cache
     from daso.data.journal import Journal
     from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
     from daso.data.listing import Reading
 
-    cache = None
-    if command.cache is not None:
-        cache = Cache(command.cache.expanduser(), decoding_progress())
-    reading = Reading(place.size, cache=cache, data=place.data, folders=place.folders)
+    reading = Reading(place.size, data=place.data, folders=place.folders)
     data = open_for_labeling(place.source, reading)
     for note in data.listing.notes:
         tell(f"note: {note}")
