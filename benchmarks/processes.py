@@ -13,7 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from common import daso_command, environment_with, provenance, ratio, show, spread_of
@@ -61,7 +61,7 @@ def main(options: Processes) -> None:
             seconds[name].append(seconds_a_step(options, processes))
     times = ratio(seconds["one"], seconds["several"])
     print(f"one process of {options.processes} threads / {options.processes} of one: {show(times)}")
-    row = {"processes": options.processes, "precision": options.precision}
+    row: dict[str, Any] = {"processes": options.processes, "precision": options.precision}
     row |= {"method": options.method, "steps": options.steps, "rounds": options.rounds}
     row |= {f"{name}_seconds": f"{spread_of(s)['median']:.4f}" for name, s in seconds.items()}
     row |= {"times_as_fast": f"{times['median']:.2f}"}
