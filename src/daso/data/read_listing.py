@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
-from daso.data.images.cache import Reasons
+from daso.data.images.cache import Cache, ColorFoundError, Reasons
 from daso.data.images.decode import ImageHeader, decode, holds_several, read_header
 from daso.data.images.decoded import Decoded, DecodedImages, brightest, darkness, select_images
 from daso.data.images.encoded import (
@@ -29,6 +30,8 @@ from daso.errors import DataError, problems
 
 DECIDING = 200
 """Images of a part that decide, beside the labeled ones, about the shape of a cache."""
+RARE_COLORS = 0.1
+"""Images in color are told about up to this share of all."""
 
 
 def read_listing(listing: Listing, reading: Reading) -> Source:
@@ -100,6 +103,27 @@ def _further_pages(listing: Listing) -> Iterator[str]:
         )
 
 
+@dataclass
+class _Colors:
+    """Images whose color is known: their number, and the names of those that are not gray."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str | None, count: int = 1) -> None:
+        self.count += count
+        self.names += [] if name is None else [name]
+
+    def notes(self, listing: Listing) -> tuple[str, ...]:
+        """Return a note if there are images in color, but so few that they may be a mistake."""
+        if not 0 < len(self.names) <= RARE_COLORS * self.count or listing.published:
+            return ()
+        return (
+            f"{listing.where}: nearly all images are gray, but {self.names[0]!r} is in color; so "
+            "all are read in color: convert the few to gray if colors do not tell classes apart",
+        )
+
+
 def decode_pools(
     listing: Listing, reading: Reading
 ) -> tuple[dict[str, Decoded], dict[str, Reasons], tuple[str, ...]]:
@@ -108,26 +132,40 @@ def decode_pools(
     There are no arrays if no image is readable. The last value are notes about the shape.
     """
     reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
-    arrays: dict[str, Decoded] = {}
+    seen = _Colors()
     with no_size_warnings():
-        alike = _decode_alike(listing.pools, reading, reasons)
+        alike = _decode_alike(listing.pools, reading, reasons, seen)
         if alike is not None:
-            return dict(alike), reasons, ()
-        layout, notes = _choose_layout(listing, reading, reasons)
-        if layout is not None and reading.cache is not None:
-            for part, pool in listing.pools.items():
-                if not len(pool):  # nothing is labeled yet
-                    shape = (0, layout.channels or 1, layout.height, layout.width)
-                    arrays[part] = np.empty(shape, dtype=np.uint8)
-                    continue
-                arrays[part], more = reading.cache.decode(part, pool, layout)
-                reasons[part].update(more)
-        elif layout is not None:
+            return dict(alike), reasons, seen.notes(listing)
+        layout, notes = _choose_layout(listing, reading, reasons, seen)
+        if layout is None:
+            return {}, reasons, notes
+        if reading.cache is None:
             _refuse_what_is_too_large(listing.pools, layout)
             one = (layout.channels or 1, layout.height, layout.width)
-            decoded = _decode_in_memory(listing.pools, layout.decode, one, reasons)
-            arrays = dict(decoded or {})
-    return arrays, reasons, notes
+            decoded = _decode_in_memory(listing.pools, layout.decode, one, reasons, seen)
+            return dict(decoded or {}), reasons, (*notes, *seen.notes(listing))
+        try:
+            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons)
+        except ColorFoundError as found:
+            seen.add(str(found), sum(map(len, listing.pools.values())))
+            layout = dataclasses.replace(layout, channels=3)
+            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons)
+    return arrays, reasons, (*notes, *seen.notes(listing))
+
+
+def _decode_in_cache(
+    pools: Mapping[str, EncodedImages], cache: Cache, layout: Layout, reasons: dict[str, Reasons]
+) -> dict[str, Decoded]:
+    arrays: dict[str, Decoded] = {}
+    for part, pool in pools.items():
+        if not len(pool):  # nothing is labeled yet
+            shape = (0, layout.channels or 1, layout.height, layout.width)
+            arrays[part] = np.empty(shape, dtype=np.uint8)
+            continue
+        arrays[part], more = cache.decode(part, pool, layout)
+        reasons[part].update(more)
+    return arrays
 
 
 def checked_for_copies(
@@ -173,24 +211,34 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 
 
 def _choose_layout(
-    listing: Listing, reading: Reading, reasons: dict[str, Reasons]
+    listing: Listing, reading: Reading, reasons: dict[str, Reasons], seen: _Colors
 ) -> tuple[Layout | None, tuple[str, ...]]:
     # With a cache only the labeled images decide, and some of the others whether there are colors,
     # so that not all files need to be opened; those that were labeled in the page do not, or every
-    # round might decode all images anew.
+    # round might decode all images anew. Decoding tells if an image in color was missed.
     if reading.size is not None and reading.cache is None:
         return square_layout(reading.size, listing.channels), ()
     headers: list[ImageHeader] = []
+
+    def look_at(pool: EncodedImages) -> Reasons:
+        readable, unreadable = read_headers(pool)
+        headers.extend(readable.values())
+        for index, header in readable.items():
+            seen.add(None if header.grey else pool.name_of(index))
+        return unreadable
+
     if reading.cache is not None:
-        headers += read_headers(_deciding(listing))[0].values()
+        look_at(_deciding(listing))
     for part, pool in () if headers else listing.pools.items():
-        readable, reasons[part] = read_headers(pool)
-        headers += readable.values()
+        reasons[part] = look_at(pool)
     if not headers:
         return None, ()
     natural = choose_layout(headers)
-    if reading.cache is not None and natural.channels == 1 and _shows_colors(listing):
-        natural = dataclasses.replace(natural, channels=3)
+    if reading.cache is not None and natural.channels == 1:
+        pools = (listing.before or listing.pools).values()
+        for pool in (pool for pool in pools if pool.item is not None and len(pool)):
+            look_at(_some(pool))
+        natural = dataclasses.replace(natural, channels=3 if seen.names else 1)
     chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
         # Images of the square size stay unchanged; others are resized to it.
@@ -211,15 +259,11 @@ def _some(pool: EncodedImages) -> EncodedImages:
     return pool.select(np.linspace(0, len(pool) - 1, DECIDING).astype(np.int64))
 
 
-def _shows_colors(listing: Listing) -> bool:
-    """Whether some images of a part that can be read one by one are not gray."""
-    pools = listing.pools if listing.before is None else listing.before
-    some = [_some(pool) for pool in pools.values() if pool.item is not None and len(pool)]
-    return not all(header.grey for pool in some for header in read_headers(pool)[0].values())
-
-
 def _decode_alike(
-    pools: Mapping[str, EncodedImages], reading: Reading, reasons: dict[str, Reasons]
+    pools: Mapping[str, EncodedImages],
+    reading: Reading,
+    reasons: dict[str, Reasons],
+    seen: _Colors,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode small images that all have the size of the first, in one pass; None: they have not."""
     if reading.size is not None or reading.cache is not None:
@@ -239,8 +283,11 @@ def _decode_alike(
     if memory_shortage(sum(map(len, pools.values())), (3, *shape)):
         return None
     found: dict[str, Reasons] = {part: {} for part in pools}
-    arrays = _decode_in_memory(pools, decode, (1, *shape), found)
-    reasons.update(found if arrays is not None else {})
+    colors = _Colors()
+    arrays = _decode_in_memory(pools, decode, (1, *shape), found, colors)
+    if arrays is not None:
+        reasons.update(found)
+        seen.count, seen.names = colors.count, colors.names
     return arrays
 
 
@@ -249,6 +296,7 @@ def _decode_in_memory(
     decode: Callable[[Encoded], npt.NDArray[np.uint8]],
     shape: tuple[int, int, int],
     reasons: dict[str, Reasons],
+    seen: _Colors,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode all images; unreadable ones get a reason and undefined pixels.
 
@@ -267,6 +315,8 @@ def _decode_in_memory(
             if len(result) > images.shape[1]:
                 images = np.repeat(images, 3, axis=1)
             images[index] = result
+            if shape[0] == 1:
+                seen.add(None if len(result) == 1 else pool.name_of(index))
         arrays[part] = images
     if len({images.shape[1] for images in arrays.values()}) == 1:
         return arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -22,13 +23,24 @@ from daso.data.images.encoded import Encoded, EncodedImages, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.data.images.layout import Layout
 from daso.errors import DataError
-from daso.files import lock_holder, save_json, seal, to_line, try_lock, unseal, write_atomically
+from daso.files import (
+    lock_holder,
+    read_json,
+    save_json,
+    seal,
+    to_line,
+    try_lock,
+    unseal,
+    write_atomically,
+)
 
-VERSION = 2
+VERSION = 3
 """Of what files decode to: raised when it changes, or old pixels would be used."""
 BLOCK_BYTES = 2**24
 """Bytes of images that are written and entered into the journal together."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"
+IN_COLOR = "in_color.json"
+"""File in place of the others where an image in color was found among what should be gray."""
 LINE_CHECKSUM = "line_checksum"
 """Name of the checksum of a journal's line: it vouches for the reasons of unreadable images."""
 WAIT_NOTICE_SECONDS = 1.0
@@ -39,6 +51,10 @@ Reasons = dict[int, str]
 """Why images cannot be read, by index."""
 
 logger = logging.getLogger(__name__)
+
+
+class ColorFoundError(Exception):
+    """An image that should be kept in gray, the argument, is in color."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class Cache:
         finds its own. *part* is passed on to ``progress``. The channels of *layout* must be known.
 
         Raises:
+            ColorFoundError: *layout* is gray, and an image is not. Of the others nothing is kept.
             DataError: the disk is full, or the folder cannot be written.
         """
         assert layout.channels is not None
@@ -80,6 +97,10 @@ class Cache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
+                if (folder / IN_COLOR).exists():
+                    raise ColorFoundError(
+                        images.name_of(int(read_json(folder / IN_COLOR)["image"]))
+                    )
                 blocks = _Blocks(folder, shape)
                 if not blocks.complete:
                     self._fill(blocks, part, images, layout)
@@ -94,10 +115,11 @@ class Cache:
         count, rows = len(images), blocks.rows
         blocks.allocate()
         block: dict[int, npt.NDArray[np.uint8] | str] = {}
+        read_as = dataclasses.replace(layout, channels=None) if layout.channels == 1 else layout
 
         def decode(source: Encoded) -> npt.NDArray[np.uint8] | _Unread:
             try:
-                return layout.decode(source)
+                return read_as.decode(source)
             except DataError as error:
                 cause = error.__cause__
                 # Decoders raise an OSError without a number for damaged images.
@@ -106,6 +128,9 @@ class Cache:
                 raise
 
         for index, result in enumerate(work_through(images, decode, blocks)):
+            if not isinstance(result, str) and len(result) != layout.channels:
+                blocks.replace_by_mark(index)
+                raise ColorFoundError(images.name_of(index))
             block[index] = result
             if (index + 1) % rows == 0 or index + 1 == count:
                 if index not in blocks:
@@ -198,6 +223,12 @@ class _Blocks:
 
     def seal(self) -> None:
         save_json(self.folder / SEAL, self._state())
+
+    def replace_by_mark(self, index: int) -> None:
+        """Keep nothing but the number of an image that is in color."""
+        save_json(self.folder / IN_COLOR, {"image": index})
+        for name in (SEAL, JOURNAL, DIGESTS, IMAGES):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _sealed(self) -> bool:
         with contextlib.suppress(OSError, ValueError, RecursionError):
