@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Cache, ColorFoundError, Reasons
-from daso.data.images.decode import ImageHeader, decode, holds_several, read_header
+from daso.data.images.decode import ImageHeader, Picture, decode_picture, read_header
 from daso.data.images.decoded import Decoded, DecodedImages, brightest, darkness, select_images
 from daso.data.images.encoded import (
     Encoded,
@@ -81,7 +80,7 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
         mean=listing.mean,
         std=listing.std,
         skipped=(*listing.skipped, *unreadable),
-        notes=(*listing.notes, *notes, *(_further_pages(listing) if reading.cache is None else ())),
+        notes=(*listing.notes, *notes),
         own_labels=listing.own_labels,
         journal=listing.journal,
     )
@@ -90,38 +89,38 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
     return checked_for_copies(source, names, where=listing.where, skip_bad=reading.skip_bad)
 
 
-def _further_pages(listing: Listing) -> Iterator[str]:
-    """Yield a note about files of several images; animated PNG are too rare to look for."""
-    pools = (pool for pool in listing.pools.values() if pool.from_files)
-    files = (Path(name) for pool in pools for name in pool.all_names())
-    likely = (file for file in files if file.suffix.lower() != ".png")
-    if several := [str(file) for file in likely if holds_several(file)]:
-        holds = f"{len(several):,} files hold" if several[1:] else "1 file holds"
-        yield (
-            f"{listing.where}: {holds} several frames or pages, such as {several[0]!r}; only the "
-            "first is used: write the others to files of their own if they matter"
-        )
-
-
 @dataclass
-class _Colors:
-    """Images whose color is known: their number, and the names of those that are not gray."""
+class _Seen:
+    """What was seen of images.
+
+    Attributes:
+        count: number of those whose color is known.
+        colored: names of those of them that are not gray.
+        several: names of images that come with further frames or pages.
+    """
 
     count: int = 0
-    names: list[str] = field(default_factory=list)
+    colored: list[str] = field(default_factory=list)
+    several: list[str] = field(default_factory=list)
 
-    def add(self, name: str | None, count: int = 1) -> None:
+    def add(self, name: str, *, is_colored: bool, count: int = 1) -> None:
         self.count += count
-        self.names += [] if name is None else [name]
+        self.colored += [name] if is_colored else []
 
-    def notes(self, listing: Listing) -> tuple[str, ...]:
-        """Return a note if there are images in color, but so few that they may be a mistake."""
-        if not 0 < len(self.names) <= RARE_COLORS * self.count or listing.published:
-            return ()
-        return (
-            f"{listing.where}: nearly all images are gray, but {self.names[0]!r} is in color; so "
-            "all are read in color: convert the few to gray if colors do not tell classes apart",
-        )
+    def notes(self, listing: Listing) -> Iterator[str]:
+        """Yield notes about images in color so few that they may be a mistake, and on pages."""
+        if 0 < len(self.colored) <= RARE_COLORS * self.count and not listing.published:
+            yield (
+                f"{listing.where}: nearly all images are gray, but {self.colored[0]!r} is in "
+                "color; so all are read in color: convert the few to gray if colors do not tell "
+                "classes apart"
+            )
+        if self.several:
+            holds = f"{len(self.several):,} files hold" if self.several[1:] else "1 file holds"
+            yield (
+                f"{listing.where}: {holds} several frames or pages, such as {self.several[0]!r}; "
+                "only the first is used: write the others to files of their own if they matter"
+            )
 
 
 def decode_pools(
@@ -132,30 +131,36 @@ def decode_pools(
     There are no arrays if no image is readable. The last value are notes about the shape.
     """
     reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
-    seen = _Colors()
+    seen = _Seen()
     with no_size_warnings():
         alike = _decode_alike(listing.pools, reading, reasons, seen)
         if alike is not None:
-            return dict(alike), reasons, seen.notes(listing)
+            return dict(alike), reasons, tuple(seen.notes(listing))
         layout, notes = _choose_layout(listing, reading, reasons, seen)
         if layout is None:
             return {}, reasons, notes
         if reading.cache is None:
             _refuse_what_is_too_large(listing.pools, layout)
             one = (layout.channels or 1, layout.height, layout.width)
-            decoded = _decode_in_memory(listing.pools, layout.decode, one, reasons, seen)
+            decoded = _decode_in_memory(listing.pools, layout.decode_picture, one, reasons, seen)
             return dict(decoded or {}), reasons, (*notes, *seen.notes(listing))
         try:
-            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons)
+            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons, seen)
         except ColorFoundError as found:
-            seen.add(str(found), sum(map(len, listing.pools.values())))
+            count = sum(map(len, listing.pools.values()))
+            seen.add(str(found), is_colored=True, count=count)
             layout = dataclasses.replace(layout, channels=3)
-            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons)
+            seen.several.clear()
+            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons, seen)
     return arrays, reasons, (*notes, *seen.notes(listing))
 
 
 def _decode_in_cache(
-    pools: Mapping[str, EncodedImages], cache: Cache, layout: Layout, reasons: dict[str, Reasons]
+    pools: Mapping[str, EncodedImages],
+    cache: Cache,
+    layout: Layout,
+    reasons: dict[str, Reasons],
+    seen: _Seen,
 ) -> dict[str, Decoded]:
     arrays: dict[str, Decoded] = {}
     for part, pool in pools.items():
@@ -163,8 +168,9 @@ def _decode_in_cache(
             shape = (0, layout.channels or 1, layout.height, layout.width)
             arrays[part] = np.empty(shape, dtype=np.uint8)
             continue
-        arrays[part], more = cache.decode(part, pool, layout)
+        arrays[part], more, several = cache.decode(part, pool, layout)
         reasons[part].update(more)
+        seen.several += map(pool.name_of, several)
     return arrays
 
 
@@ -211,7 +217,7 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 
 
 def _choose_layout(
-    listing: Listing, reading: Reading, reasons: dict[str, Reasons], seen: _Colors
+    listing: Listing, reading: Reading, reasons: dict[str, Reasons], seen: _Seen
 ) -> tuple[Layout | None, tuple[str, ...]]:
     # With a cache only the labeled images decide, and some of the others whether there are colors,
     # so that not all files need to be opened; those that were labeled in the page do not, or every
@@ -224,7 +230,7 @@ def _choose_layout(
         readable, unreadable = read_headers(pool)
         headers.extend(readable.values())
         for index, header in readable.items():
-            seen.add(None if header.grey else pool.name_of(index))
+            seen.add(pool.name_of(index), is_colored=not header.grey)
         return unreadable
 
     if reading.cache is not None:
@@ -238,7 +244,7 @@ def _choose_layout(
         pools = (listing.before or listing.pools).values()
         for pool in (pool for pool in pools if pool.item is not None and len(pool)):
             look_at(_some(pool))
-        natural = dataclasses.replace(natural, channels=3 if seen.names else 1)
+        natural = dataclasses.replace(natural, channels=3 if seen.colored else 1)
     chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
         # Images of the square size stay unchanged; others are resized to it.
@@ -263,7 +269,7 @@ def _decode_alike(
     pools: Mapping[str, EncodedImages],
     reading: Reading,
     reasons: dict[str, Reasons],
-    seen: _Colors,
+    seen: _Seen,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode small images that all have the size of the first, in one pass; None: they have not."""
     if reading.size is not None or reading.cache is not None:
@@ -283,20 +289,20 @@ def _decode_alike(
     if memory_shortage(sum(map(len, pools.values())), (3, *shape)):
         return None
     found: dict[str, Reasons] = {part: {} for part in pools}
-    colors = _Colors()
-    arrays = _decode_in_memory(pools, decode, (1, *shape), found, colors)
+    also_seen = _Seen()
+    arrays = _decode_in_memory(pools, decode_picture, (1, *shape), found, also_seen)
     if arrays is not None:
         reasons.update(found)
-        seen.count, seen.names = colors.count, colors.names
+        vars(seen).update(vars(also_seen))
     return arrays
 
 
 def _decode_in_memory(
     pools: Mapping[str, EncodedImages],
-    decode: Callable[[Encoded], npt.NDArray[np.uint8]],
+    decode: Callable[[Encoded], Picture],
     shape: tuple[int, int, int],
     reasons: dict[str, Reasons],
-    seen: _Colors,
+    seen: _Seen,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode all images; unreadable ones get a reason and undefined pixels.
 
@@ -310,13 +316,16 @@ def _decode_in_memory(
             if isinstance(result, str):
                 reasons[part].setdefault(index, result)
                 continue
-            if result.shape[1:] != shape[1:]:
+            pixels = result.pixels
+            if pixels.shape[1:] != shape[1:]:
                 return None
-            if len(result) > images.shape[1]:
+            if len(pixels) > images.shape[1]:
                 images = np.repeat(images, 3, axis=1)
-            images[index] = result
+            images[index] = pixels
             if shape[0] == 1:
-                seen.add(None if len(result) == 1 else pool.name_of(index))
+                seen.add(pool.name_of(index), is_colored=len(pixels) == 3)
+            if result.several:
+                seen.several.append(pool.name_of(index))
         arrays[part] = images
     if len({images.shape[1] for images in arrays.values()}) == 1:
         return arrays

@@ -23,8 +23,8 @@ SUFFIXES = frozenset({
     ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
 """Endings of files that are taken for images; what they hold is recognized by their content."""
-SEVERAL = SUFFIXES - {".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"}
-"""Endings of files that may hold several images."""
+SINGLE_STARTS = (b"\xff\xd8", b"BM")
+"""First bytes of files that hold a single image: JPEG and BMP."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
 READABLE = ", ".join((*FORMATS, "HEIC"))
@@ -85,12 +85,10 @@ def read_header(source: Path | bytes) -> ImageHeader:
 
 
 def holds_several(file: Path) -> bool:
-    """Whether a file holds further frames or pages; of a kind that can, by its ending."""
-    if file.suffix.lower() not in SEVERAL:
-        return False
+    """Whether a file holds further frames or pages, which are not read."""
     try:
-        return read_header(file).several
-    except DataError:
+        return _start(file, 2) not in SINGLE_STARTS and read_header(file).several
+    except (DataError, OSError):
         return False
 
 
@@ -113,10 +111,26 @@ def decode(
         DataError: it is damaged or truncated, or its pixels have no fixed range. The message is the
             reason alone.
     """
+    return decode_picture(source, channels=channels, size=size).pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image, uint8 (C, H, W), and whether it comes with further frames or pages."""
+
+    pixels: npt.NDArray[np.uint8]
+    several: bool
+
+
+def decode_picture(
+    source: Path | bytes, *, channels: int | None = None, size: int | None = None
+) -> Picture:
+    """Decode one image, and tell whether it was the only one; see ``decode``."""
     with _opened(source) as image:
         if size is not None:
             _reduce(image, size / min(image.size))
-        return to_pixels(image, channels=channels, size=size)
+        pixels = to_pixels(image, channels=channels, size=size)
+        return Picture(pixels, _holds_several(image))
 
 
 def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:
@@ -223,11 +237,9 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if isinstance(file, Path):
-            with file.open("rb") as opened:
-                start = opened.read(START_BYTES)
-        else:
-            start = file.getvalue()[:START_BYTES]
+        start = (
+            _start(file, START_BYTES) if isinstance(file, Path) else file.getvalue()[:START_BYTES]
+        )
     if start[:4] in TIFF_STARTS:
         kind = "a damaged TIFF file, or of a depth or layout that is not read"
         raise DataError(f"{kind}; convert it to 8 or 16 bits per channel")
@@ -235,6 +247,11 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
         _prepare_for_heic()
         return Image.open(file, formats=("HEIF",))
     raise UnknownImageError(f"not a readable image ({READABLE}){_what_else(start)}")
+
+
+def _start(file: Path, count: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(count)
 
 
 def _what_else(start: bytes) -> str:
