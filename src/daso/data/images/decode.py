@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from daso.data.images.depth import load, to_eight_bits
+from daso.data.images.depth import load, to_eight_bits, whiten_uncovered
 from daso.errors import DasoError, DataError
 
 SUFFIXES = frozenset({
@@ -176,7 +176,7 @@ def to_pixels(
     """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does."""
     load(image)
     grey = _is_grey(image) if channels is None else channels == 1
-    plain = to_eight_bits(image, "L" if grey else "RGB")
+    plain = whiten_uncovered(image, to_eight_bits(image, "L" if grey else "RGB"))
     turn = UPRIGHT.get(_orientation(image))
     plain = plain if turn is None else plain.transpose(turn)
     if size is not None:
