@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.errors import RunError, typed
+from daso.errors import RunError, named_key, typed
 from daso.files import flatten, printable
 from daso.report.compare.shared_classes import (
     FEWEST_SHARED,
@@ -324,5 +324,5 @@ def _option_notes(groups: Sequence[Group]) -> list[str]:
         values = "; ".join(
             f"{group.name} {of.get(name)}" for group, of in zip(groups, several, strict=True)
         )
-        notes.append(f"{name.replace('_', '-')} differs: {values}")
+        notes.append(f"{named_key(name)} differs: {values}")
     return notes
