@@ -79,6 +79,8 @@ def test_the_difference_has_the_interval_of_both_runs_class_by_class(
     gain = 100 * (np.mean(runs[1].recall()) - np.mean(runs[0].recall()))
     low, high = (gain + sign * float(np.hypot(*halves)) for sign in (-1, 1))
     assert cells["95% interval"] == f"{low:+.1f} to {high:+.1f}"
+    intervals = {line[0]: line[head.index("95% interval")] for line in found.difference_table()}
+    assert intervals["logit-adjusted"] != tables.MISSING
     k = runs[0].order[0]
     one = [100 * (interval(r.recall()[[k]], counts[[k]]) or 0) for r in runs]
     gain = 100 * float(runs[1].recall()[k] - runs[0].recall()[k])

@@ -84,7 +84,7 @@ def _image_interval(run: RunFolder, measure: str | int) -> float:
     counts = vector(run.data.get(f"{part}_counts"), run.num_classes)
     weights: Array | None = None
     if measure == ADJUSTED:
-        adjusted = at(run.summary, *MEDIAN, "logit_adjusted", "recall")
+        adjusted = at(run.summary, "median_of_last", "logit_adjusted", "recall")
         recall = as_array(vector(adjusted, run.num_classes))
     elif measure == "accuracy":
         weights = counts
