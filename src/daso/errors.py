@@ -132,6 +132,17 @@ def flag(name: str, value: Any = True) -> str:
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
+def named(name: str) -> str:
+    """Return an option for a message that the command line and Python share."""
+    return f"{name} ({flag(name)})"
+
+
+def named_key(key: str) -> str:
+    """Return a key of ``config.json``, such as "train.batch", as the option that decides it."""
+    name = key.rpartition(".")[2]
+    return name if key == "source" else flag(name)
+
+
 def typed(path: Path | str) -> str:
     """Return a path as one types it into a shell, behind a command that a message advises.
 

@@ -84,15 +84,12 @@ def test_options_that_are_given_differ_and_nothing_else(
     }
     found = differences(out)
     assert found["options"] == [
-        "method_options.threshold 0.2, now 0.4",
-        "train.seed 0, now 3",
-        "train.steps 20, now 5",
+        "--threshold 0.2, now 0.4",
+        "--seed 0, now 3",
+        "--steps 20, now 5",
     ]
     assert found["data"] == []  # the seed decides the split, of the same images
-    assert (
-        "options: method_options.threshold 0.2, now 0.4; train.seed 0, now 3"
-        in capsys.readouterr().err
-    )
+    assert "options: --threshold 0.2, now 0.4; --seed 0, now 3" in capsys.readouterr().err
 
 
 def test_another_method_keeps_what_it_knows(finished_run: Path, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from daso.cli.training.command import parse_train
 from daso.cli.training.defaults import configure
 from daso.cli.training.notes import idle_options, not_adjusted, pretrained_may_help
 from daso.compose import Recipe
+from daso.data.images.cache import Cache
 from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
 from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
@@ -36,7 +38,7 @@ from daso.train.prepare import prepare
 def notes_on(line: str) -> list[str]:
     request = parse_train(shlex.split(line))
     config, _ = configure(request, SOURCES[request.command.source])
-    return [note.partition(" has no effect: ")[0] for note in idle_options(config, request.options)]
+    return [note.partition(" has no effect: ")[0] for note in idle_options(config, request.given)]
 
 
 IDLE = [
@@ -97,6 +99,8 @@ IDLE = [
     ),
     ("--method supervised+mixture --steps 1 --learning-rate 1 --batch 4", []),
     ("--method fixmatch --weak-versions 3 --strong-mix 0.1", ["--weak-versions", "--strong-mix"]),
+    ("--memory 3", ["--memory"]),
+    ("--memory 3 --cache decoded --download --skip-bad", []),
     ("--method fixmatch --network hf:a --freeze --weak-versions 3", []),
     ("--method fixmatch --network hf:a --freeze --backbone-rate 0.5", ["--backbone-rate"]),
     (
@@ -109,6 +113,18 @@ IDLE = [
 def test_options_without_effect_are_named() -> None:
     for line, idle in IDLE:
         assert notes_on(f"digits {line}") == idle, line
+
+
+def test_what_reading_does_not_use_is_named(
+    make_image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    given, folder = {"cache": "", "memory": 1.0, "download": True}, str(make_image_folder())
+    config = RunConfig(folder, "fixmatch", cache=str(tmp_path))
+    cached = open_source(folder, cache=Cache(tmp_path))
+    (note,) = idle_options(config, given, cached)
+    assert note.startswith("--download")
+    digits = idle_options(replace(config, source="digits"), given, open_source("digits"))
+    assert [note.partition(" ")[0] for note in digits] == ["--cache", "--memory"]
 
 
 def test_imbalance_ratios_need_what_they_divide() -> None:

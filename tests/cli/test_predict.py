@@ -109,11 +109,15 @@ def test_top_and_unsure(images: Path, predict: Predict) -> None:
     for before, row in zip(plain, rows, strict=True):
         probs = {name: float(before[f"probability_{name}"]) for name in NAMES}
         best = sorted(probs, key=lambda name: -probs[name])
-        assert row["class_2"] == best[1]
+        assert (row["class_1"], row["class_2"]) == (best[0], best[1])
         assert float(row["confidence_3"]) == probs[best[2]]
         assert row["confidence"] == before["confidence"]
         assert row["class"] == ("unknown" if float(row["confidence"]) < middle else best[0])
     assert 0 < sum(row["class"] == "unknown" for row in rows) < COUNT
+    assert all(
+        "class_1" not in predict(images, *alone)[0][0]
+        for alone in (("--top", "2"), ("--unsure", "1"))
+    )
 
 
 def test_probabilities_are_calibrated(finished_run: Path, images: Path, predict: Predict) -> None:

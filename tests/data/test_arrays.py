@@ -73,6 +73,20 @@ def test_hold_outs_and_names() -> None:
     assert not source.flip
 
 
+def test_a_name_without_an_image_is_left_out_and_told() -> None:
+    names = ["ape", "bat", "cat", "dog"]
+    held_out = {"test_images": IMAGES[:2], "test_labels": [3, 0]}
+    source = from_arrays(IMAGES, [3, 0, -1, 3], class_names=names, **held_out)  # type: ignore[arg-type]
+    assert source.class_names == ("ape", "dog")
+    assert source.train.labels.tolist() == [1, 0, 1]
+    assert source.test is not None
+    assert source.test.labels.tolist() == [1, 0]
+    (note,) = source.notes
+    assert "left out: 'bat', 'cat'" in note
+    with pytest.raises(DataError, match="no labeled image of class 'dog'"):
+        from_arrays(IMAGES[:2], [0, 1], class_names=names[1:], test_images=IMAGES[:1], test_labels=[2])  # fmt: skip
+
+
 def test_wrong_arrays() -> None:
     two, held_out = ["a", "b"], {"test_images": IMAGES, "test_labels": [0, 1, -1, 0]}
     cases: list[tuple[object, object, dict[str, object], str]] = [

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daso.data import read_listing
 from daso.data.images import cache as cache_module
 from daso.data.images.cache import IMAGES, JOURNAL, SEAL, Cache
 from daso.data.images.encoded import EncodedImages
@@ -302,3 +303,41 @@ def test_a_wait_for_another_process_is_told_with_its_name(
     assert "4711 on elsewhere" in record.getMessage()
     assert str(pool) in record.getMessage()
     assert (pool / ".lock").read_text() == f"{os.getpid()} on {platform.node()}\n"
+
+
+def make_gray_folder(root: Path, colored: str) -> Path:
+    """Write a folder of gray images, of which one is in color that no sample of three holds."""
+    for shade, name in enumerate(("labeled/a", "labeled/b", "unlabeled")):
+        (root / name).mkdir(parents=True)
+        for number in range(20):
+            value = 10 * number + shade
+            Image.new("L", (12, 12), value).save(root / name / f"{number:02}.png")
+    Image.new("RGB", (12, 12), (250, 3, 40)).save(root / colored)
+    return root
+
+
+def test_a_color_among_gray_images_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: Decoded
+) -> None:
+    monkeypatch.setattr(read_listing, "DECIDING", 3)
+    for place, colored in enumerate(("unlabeled/07.png", "labeled/b/03.png")):
+        folder = make_gray_folder(tmp_path / str(place), colored)
+        for size in (None, 7):
+            cache = Cache(tmp_path / f"cache {place} {size}")
+            plain = open_source(str(folder), size=size)
+            assert plain.train.images.shape[1] == 3
+            (note,) = (note for note in plain.notes if "nearly all images are gray" in note)
+            assert colored in note
+            for again in (False, True):
+                decoded.clear()
+                cached = open_source(str(folder), size=size, cache=cache)
+                if not again:
+                    for part in ("train", "unlabeled"):
+                        one, other = (getattr(s, part).images for s in (plain, cached))
+                        assert np.array_equal(np.asarray(other), one), part
+                assert cached.notes == plain.notes
+                assert bool(decoded) != again
+            # What was decoded in gray, up to the color, is not kept.
+            marks = list(cache.folder.glob("*/in_color.json"))
+            assert len(marks) == colored.startswith("unlabeled")
+            assert all(not (mark.parent / IMAGES).exists() for mark in marks)

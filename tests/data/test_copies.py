@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from daso.data.class_names import alike_names, in_order, name_faults, unseen_names
 from daso.data.duplicates import find_copies
+from daso.data.images.cache import Cache
 from daso.data.images.decoded import digest
 from daso.data.open import open_source
 from daso.errors import DataError
@@ -140,13 +143,39 @@ def test_what_is_doubtful_is_told(folder: Path) -> None:
         assert words in notes
 
 
-def test_further_pages_are_told(folder: Path) -> None:
+def test_further_pages_are_told(folder: Path, tmp_path: Path) -> None:
     assert "pages" not in "".join(open_source(str(folder)).notes)
+    pytest.importorskip("pillow_heif").register_heif_opener()
     pages = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    pages[0].save(folder / "unlabeled" / "x.tif", save_all=True, append_images=pages[1:])
-    (note,) = (note for note in open_source(str(folder)).notes if "pages" in note)
+    cache = Cache(tmp_path / "cache")
+    for name in ("x.tif", "x.gif", "x.png", "x.webp", "x.avif", "x.heic"):
+        file = folder / "unlabeled" / name
+        pages[0].save(file, save_all=True, append_images=pages[1:])
+        for options in ({}, {"size": 6}, {"cache": cache}, {"cache": cache}):
+            notes = open_source(str(folder), **options).notes  # type: ignore[arg-type]
+            (note,) = (note for note in notes if "pages" in note)
+            assert "1 file holds" in note
+            assert name in note
+        pages[0].save(file)
+        for options in ({}, {"size": 6}, {"cache": cache}):
+            notes = open_source(str(folder), **options).notes  # type: ignore[arg-type]
+            assert "pages" not in "".join(notes), name
+        file.unlink()
+
+
+def test_further_pages_in_shards_are_told(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
+    with tarfile.open(tmp_path / "train-0.tar", "w") as shard:
+        for number, page in enumerate(pages):
+            content = io.BytesIO()
+            page.save(content, "png", save_all=number == 1, append_images=pages[1:])
+            for ending, data in (("png", content.getvalue()), ("cls", b"%d" % (number % 2))):
+                entry = tarfile.TarInfo(f"{number}.{ending}")
+                entry.size = len(data)
+                shard.addfile(entry, io.BytesIO(data))
+    (note,) = (note for note in open_source(str(tmp_path)).notes if "pages" in note)
     assert "1 file holds" in note
-    assert "x.tif" in note
+    assert "train-0.tar, 1" in note
 
 
 def test_arrays_are_looked_through_too(tmp_path: Path) -> None:

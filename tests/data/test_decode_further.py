@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -13,7 +14,16 @@ from made_files import encoded, png_chunk, png_header, png_of_chunks
 from PIL import Image
 from test_decode import DEEP, EIGHT, stored_as, tiff
 
-from daso.data.images.decode import decode, read_header, to_pixels
+from daso.data.images.cache import Cache
+from daso.data.images.decode import (
+    decode,
+    decode_for_model,
+    decode_within,
+    read_header,
+    to_pixels,
+)
+from daso.data.images.encoded import EncodedImages
+from daso.data.images.layout import Layout
 from daso.errors import DataError
 
 Chunk = tuple[bytes, bytes]
@@ -119,6 +129,44 @@ def test_a_gray_frame_keeps_its_own_palette() -> None:
     assert not frame[9] & 128
     whole = start + b"\xf7\0\0" + colors + frame[:9] + b"\x87" + grey + frame[10:]
     assert decode(whole, channels=3).tolist() == [[list(range(6))]] * 3
+
+
+def on_canvas(content: bytes, size: tuple[int, int], place: tuple[int, int]) -> bytes:
+    """Return a GIF whose first frame lies somewhere on a larger canvas."""
+    frame = content.index(b"\x2c", 13 + (3 << (content[10] & 7) + 1))
+    start = content[:6] + struct.pack("<HH", *size) + content[10:frame]
+    return start + b"\x2c" + struct.pack("<HH", *place) + content[frame + 5 :]
+
+
+def test_a_frame_smaller_than_its_canvas_lies_on_white_everywhere(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    grey = Image.fromarray(random.integers(0, 200, (3, 2), dtype=np.uint8))
+    colors = Image.fromarray(random.integers(0, 200, (3, 2, 3), dtype=np.uint8)).quantize(6)
+    frames = [Image.new("RGB", (2, 3), "red"), Image.new("RGB", (2, 3), "blue")]
+    moving = io.BytesIO()
+    frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
+    for image in (encoded(grey, "GIF"), encoded(colors, "GIF"), moving.getvalue()):
+        alone = decode(image, channels=3)
+        expected = np.full((3, 6, 6), 255, dtype=np.uint8)
+        expected[:, 2:5, 1:3] = alone
+        content, file = on_canvas(image, (6, 6), (1, 2)), tmp_path / "image.gif"
+        file.write_bytes(content)
+        header = read_header(file)
+        assert (header.height, header.width) == (6, 6)
+        assert header.several == (image == moving.getvalue())
+        cache = Cache(tmp_path / str(len(image)))
+        cached, *_ = cache.decode("train", EncodedImages.of_files([file], [0]), Layout(3, 6, 6, 6))
+        opened, loaded = Image.open(file), Image.open(file)
+        loaded.load()
+        for way in (
+            *(decode(of, channels=3) for of in (content, file)),
+            *(to_pixels(of, channels=3) for of in (opened, loaded)),
+            *(decode_for_model(of, (3, 6, 6)) for of in (content, file, Image.open(file))),
+            np.broadcast_to(decode_within(file, 6), (3, 6, 6)),
+            np.asarray(cached)[0],
+        ):
+            assert np.array_equal(way, expected)
+    assert decode(on_canvas(encoded(grey, "GIF"), (2, 3), (1, 2))).shape == (1, 5, 3)
 
 
 def test_a_bitmap_with_no_alpha_but_its_place_is_opaque() -> None:

@@ -40,6 +40,15 @@ def test_a_data_set_of_parquet_files(tmp_path: Path) -> None:
         open_source(f"hf:{tmp_path / 'birds'}", data=tmp_path)
 
 
+def test_a_class_without_an_image_is_left_out_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "birds" / "data" / "train-00000-of-00001.parquet"
+    test_parquet.write(file, test_parquet.values(3), [2, 0, 2])
+    source = open_source(f"hf:{tmp_path / 'birds'}")
+    assert source.class_names == ("cat", "emu")
+    assert source.train.labels.tolist() == [1, 0, 1]
+    assert any("1 class without an image, left out: 'dog'" in note for note in source.notes)
+
+
 def test_a_data_set_of_image_files(tmp_path: Path) -> None:
     for value, name in enumerate(("train/cat", "train/dog", "test/cat")):
         (tmp_path / "birds" / name).mkdir(parents=True)

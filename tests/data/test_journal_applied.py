@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_parquet
 from label_sets import KINDS, give, label_some, write_folder, write_set
-from made_files import pixels, write_image
+from made_files import pixels, png, write_image
 
 from daso.data.check.report import check_data
 from daso.data.images.cache import Cache
@@ -188,6 +189,26 @@ def test_a_data_set_without_labels_is_labeled_and_trained(
         assert not held(now, SplitOptions())
         with pytest.raises(OptionError, match="chosen"):
             make_split(now, SplitOptions(holdout=2), 0)
+
+
+def test_a_listed_class_that_got_no_label_is_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    names = ["ape", "bat", "cat", "dog"]
+    folder, arrays = tmp_path / "tables", tmp_path / "x.npz"
+    images = [png(pixels(number)) for number in range(5)]
+    labels = [0, 3, -1, -1, -1]
+    test_parquet.write(folder / "train.parquet", images, labels, names=names)
+    decoded = np.stack([pixels(number) for number in range(5)])
+    np.savez(arrays, images=decoded, labels=labels, class_names=names)
+    for source in (folder, arrays):
+        data = open_for_labeling(str(source))
+        assert data.class_names == tuple(names)
+        with Journal.open(data.journal) as journal:
+            give(journal, data, "unlabeled", 0, "cat")
+        now = open_source(str(source))
+        assert now.class_names == ("ape", "cat", "dog")
+        assert counts(now) == {"ape": 1, "cat": 1, "dog": 1}
+        assert any("left out: 'bat'" in note for note in now.notes)
 
 
 def test_an_empty_class_without_labels_is_refused_or_left_out(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     assert open_source("some.npz", size=8).name == "some"
     with pytest.raises(OptionError, match="images are 8 x 8"):
         open_source("some.npz", size=4)
-    with pytest.raises(OptionError, match="data applies to"):
+    with pytest.raises(OptionError, match=r"data \(--data\) applies to"):
         open_source("pictures", data=tmp_path)
 
 

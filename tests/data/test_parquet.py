@@ -194,7 +194,6 @@ def test_wrong_contents(tmp_path: Path) -> None:
     cases: list[tuple[list[int | None], dict[str, Any], str]] = [
         ([0, 1, 3], {}, r"train\.parquet, row 2: label 3 is out of range"),
         ([0, 1, -2], {}, r"train\.parquet, row 2: label -2"),
-        ([0, 1, 1], {}, "no labeled image of class 'emu'"),
         ([0, 1, 2], {"image": "picture"}, "needs a column img or image"),
         ([0, 1, 2], {"label": "target"}, "needs a column img or image"),
         ([0, 1, 2], {"names": ["a", "a", "b"]}, "names a class twice"),
@@ -203,6 +202,26 @@ def test_wrong_contents(tmp_path: Path) -> None:
         write(tmp_path / "train.parquet", values(3), labels, **options)
         with pytest.raises(DataError, match=message):
             read_parquet(tmp_path)
+
+
+def test_a_listed_class_without_an_image_is_left_out_and_told(tmp_path: Path) -> None:
+    names = ["ant", "cat", "dog", "emu"]
+    write(tmp_path / "train.parquet", values(3), [1, 3, -1], names=names)
+    source = read_parquet(tmp_path)
+    assert source.class_names == ("cat", "emu")
+    assert source.train.labels.tolist() == [0, 1]
+    assert source.unlabeled is not None
+    assert source.unlabeled.labels.tolist() == [-1]
+    (note,) = (note for note in source.notes if "without an image" in note)
+    assert "2 classes" in note
+    assert "'ant', 'dog'" in note
+    write(tmp_path / "test.parquet", values(2, 10), [3, 1], names=names)
+    test = read_parquet(tmp_path).test
+    assert test is not None
+    assert test.labels.tolist() == [1, 0]
+    write(tmp_path / "test.parquet", values(2, 10), [2, 1], names=names)
+    with pytest.raises(DataError, match="no labeled image of class 'dog'"):
+        read_parquet(tmp_path)
 
 
 def test_hold_outs_need_labels(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from made_files import plain_png, write_tar
+from made_files import plain_png, write_shard, write_tar
 from PIL import Image
 
 from daso.data.formats import tar_shards as tars
@@ -340,6 +340,15 @@ def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8-sig")
     with pytest.raises(DataError, match=r"has 3 names.* label 3"):
         open_source(str(tmp_path))
+
+
+def test_a_listed_class_without_an_image_is_left_out_and_told(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.tar", ["0", "3", "3"])
+    (tmp_path / "classes.txt").write_text("ape\nbat\ncat\ndog\n")
+    source = open_source(str(tmp_path))
+    assert source.class_names == ("ape", "dog")
+    assert source.train.labels.tolist() == [0, 1, 1]
+    assert any("left out: 'bat', 'cat'" in note for note in source.notes)
 
 
 def test_missing_and_unknown_labels(make_image_folder: MakeFolder, tmp_path: Path) -> None:

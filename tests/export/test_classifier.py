@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,12 @@ def test_a_classifier_that_training_has_balanced_is_not_balanced_again() -> None
         facts = ModelFacts(("a", "b", "rare"), (10, 5, 1), (1,), balanced_by=balanced_by)
         model = Classifier(lambda x: answers[x[:, 0].astype(int)], facts)
         for prior, expected in (("uniform", uniform), ("labeled", labeled)):
-            actual = model.predict(images, prior=prior).probabilities
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                actual = model.predict(images, prior=prior).probabilities
+            assert ["balanced" in str(one.message) for one in told] == [True] * bool(
+                balanced_by and prior == "uniform"
+            )
             np.testing.assert_allclose(actual, expected / expected.sum(1, keepdims=True))
 
 
@@ -156,6 +162,23 @@ def test_a_class_that_the_network_hardly_knows_is_not_lost_by_the_estimate() -> 
     shifted = model.predict(classes[:, None].astype(np.float32), prior="estimated").probabilities
     expected = answers[classes] * estimate / facts.prior
     np.testing.assert_allclose(shifted, expected / expected.sum(1, keepdims=True), atol=1e-9)
+
+
+def test_an_estimate_from_few_images_or_that_loses_a_class_is_doubted_in_python_too() -> None:
+    answers = np.array([[0.98, 0.01, 0.01], [0.01, 0.98, 0.01]])
+    model = Classifier(
+        lambda x: answers[x[:, 0].astype(int)],
+        ModelFacts(("a", "b", "rare"), (10, 10, 1), (1,), method="supervised"),
+    )
+    for count, words in ((10, ["few images", "no image of rare"]), (5000, ["no image of rare"])):
+        images = np.arange(count, dtype=np.float32)[:, None] % 2
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model.predict(images, prior="estimated")
+            model.predict(images)
+        assert [one.category for one in told] == [UserWarning] * len(words)
+        assert all(word in str(one.message) for word, one in zip(words, told, strict=True))
+        assert {Path(one.filename).name for one in told} == {"test_classifier.py"}
 
 
 def test_what_is_no_image(model: Classifier) -> None:

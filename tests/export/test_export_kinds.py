@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,20 @@ def test_a_run_in_bfloat16_tells_how_far_its_files_are(
         daso.load(folder / "model.onnx", precision="bfloat16")
     with pytest.raises(OptionError, match=r"precision.*invalid choice"):
         daso.load(folder, precision="float16")  # type: ignore[arg-type]
+
+
+def test_the_card_tells_labels_that_were_trained_on_from_those_held_out(
+    make_image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    images = make_image_folder(labeled=12, val=0, test=0)  # 12, 11 and 10 of the classes
+    for holdout in (6, 0):
+        run = tmp_path / f"run-{holdout}"
+        steps = ["--method", "supervised", "--steps", "2", "--network", "small", "--batch", "4"]
+        options = [*steps, "--holdout", str(holdout), "--device", "cpu", "--quiet"]
+        assert main(["train", str(images), "--out", str(run), *options]) == 0
+        checked = export_run(run, "safetensors", warn=silent).check
+        card = (run / "model.safetensors.md").read_text()
+        assert f"Trained on {33 - holdout} labeled images" in card
+        assert f"not trained on {holdout} held-out labeled images" in card
+        assert checked.images == 33
+        assert checked.what == ("labeled or held-out images" if holdout else "labeled images")

@@ -129,5 +129,5 @@ def test_what_was_computed_again_is_not_kept_after_it_was_used() -> None:
 
 
 def test_a_network_without_such_parts_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"--recompute is for wrn.*not for Linear"):
+    with pytest.raises(OptionError, match=r"--recompute\) is for wrn.*not for Linear"):
         recompute_activations(nn.Linear(2, 2))

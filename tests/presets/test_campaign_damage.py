@@ -26,15 +26,15 @@ def test_a_folder_of_another_configuration_is_an_error_that_says_so(
     assert other.state(cell) == "of another configuration"
     [(_, outcome)] = run(other, [cell], train_nothing)
     assert outcome.state == "failed"
-    assert "train.steps is 16 there and 17 here" in outcome.message
+    assert "--steps is 16 there and 17 here" in outcome.message
     values, wrong = accuracies(other, rows_of(1, "fixmatch+daso")[0], COLUMN)
     assert values == {}
-    assert all("train.steps" in reason for reason in wrong)
+    assert all("--steps" in reason for reason in wrong)
     comparison, problems = compare(
         other, paper_tables()[1].part(rows_of(1, "fixmatch+daso"), [COLUMN])
     )
     assert comparison.rows[0][2][0].values == {}
-    assert "train.steps" in problems[0]
+    assert "--steps" in problems[0]
 
 
 def test_a_changed_default_of_a_method_is_noticed(finished: Campaign, campaign: Campaign) -> None:

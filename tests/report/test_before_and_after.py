@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 from run_files import edit
 
 from daso.cli import main
+from daso.files import read_rows, to_line
 from daso.report.compare import tables
 from daso.report.compare.groups import group_runs, read_runs
+from daso.report.compare.shared_classes import limit_run
 from daso.report.compare.tables import Compared, choose_baseline
 from daso.report.data_changes import describe_changes
 from daso.report.uncertainty import interval
@@ -76,6 +79,8 @@ def test_the_difference_has_the_interval_of_both_runs_class_by_class(
     gain = 100 * (np.mean(runs[1].recall()) - np.mean(runs[0].recall()))
     low, high = (gain + sign * float(np.hypot(*halves)) for sign in (-1, 1))
     assert cells["95% interval"] == f"{low:+.1f} to {high:+.1f}"
+    intervals = {line[0]: line[head.index("95% interval")] for line in found.difference_table()}
+    assert intervals["logit-adjusted"] != tables.MISSING
     k = runs[0].order[0]
     one = [100 * (interval(r.recall()[[k]], counts[[k]]) or 0) for r in runs]
     gain = 100 * float(runs[1].recall()[k] - runs[0].recall()[k])
@@ -173,10 +178,90 @@ def test_changes_of_data_in_words() -> None:
     assert "without dog; with emu" in describe_changes(before, renamed)[0]
 
 
-def test_runs_of_other_classes_are_not_compared_and_told_so(both: tuple[Path, Path]) -> None:
-    edit(both[1] / "data.json", lambda data: data["class_names"].__setitem__(-1, "new"))
+def rename(run: Path, names: list[str]) -> None:
+    edit(run / "data.json", lambda data: data.update(class_names=names))
+
+
+def add_class(run: Path, place: int) -> None:
+    """Turn a run into one with a class more, which was added while labeling."""
+
+    def widened(value: Any, classes: int) -> Any:
+        if isinstance(value, dict):
+            return {name: widened(one, classes) for name, one in value.items()}
+        if isinstance(value, list) and len(value) == classes:
+            return [*value[:place], 0.5, *value[place:]]
+        return value
+
+    def more(data: Row) -> None:
+        count = len(data["class_names"])
+        for name in {"labeled_counts", "unlabeled_counts", "holdout_counts", "test_counts"}:
+            if data[name]:
+                data[name].insert(place, 7)
+        data["class_names"] = [*data["class_names"][:place], "emu", *data["class_names"][place:]]
+        data["images_fingerprints"] |= {"labeled": "more", "test": "renumbered"}
+        data["test"] += 7
+        classes.append(count)
+
+    classes: list[int] = []
+    edit(run / "data.json", more)
+    edit(run / "summary.json", lambda row: row.update(widened(row, *classes)))
+    rows = read_rows(run / "metrics.jsonl")
+    lines = [to_line(widened(row, *classes)) for row in rows]
+    (run / "metrics.jsonl").write_text("".join(lines))
+
+
+def test_a_class_that_was_added_is_named_and_the_others_are_compared(
+    both: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copy(both[0] / "data.json", both[1] / "data.json")
+    alone = compared(both[0])
+    add_class(both[1], 2)
+    for paths in (both, both[::-1]):
+        found = compared(*paths)
+        names = [group.name for group in found.setting.groups]
+        assert len(names) == 2
+        counts = [json.loads((p / "data.json").read_text())["labeled_counts"] for p in paths]
+        assert all(f"{sum(n)} labels" in name for n, name in zip(counts, names, strict=True))
+        assert any("not all runs have the class emu" in note for note in found.notes())
+        sign = "with emu" if paths == both else "without emu"
+        (note,) = (note for note in found.notes() if sign in note)
+        assert "emu 0 -> 7" in note or "emu 7 -> 0" in note
+        assert "other images" not in note
+        # All other classes were answered alike.
+        assert [row[0] for row in found.class_table()] == [row[0] for row in alone.class_table()]
+        for measure in ("balanced accuracy", "accuracy", "logit-adjusted", "recall, few labels"):
+            before = tables.value_of(alone.baseline.first, measure)
+            after = [tables.value_of(group.first, measure) for group in found.setting.groups]
+            assert after == pytest.approx([before, before]), measure
+    assert main(["compare", *map(str, both), "--out", str(tmp_path / "out")]) == 0
+    assert "class emu" in capsys.readouterr().out
+    assert "emu" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_all_classes_in_another_order_are_compared_by_name(both: tuple[Path, Path]) -> None:
+    names = json.loads((both[0] / "data.json").read_text())["class_names"]
+    rename(both[1], names[::-1])
+    found = compared(*both)
+    first, second = (group.first for group in found.setting.groups)
+    assert first.class_names == second.class_names == names
+    assert second.recall().tolist() != first.recall().tolist()
+    assert any("in another order" in note for note in found.notes())
+
+
+def test_runs_without_common_classes_are_not_compared_and_told_so(both: tuple[Path, Path]) -> None:
+    names = json.loads((both[0] / "data.json").read_text())["class_names"]
+    rename(both[1], [names[0], *(f"new {k}" for k in range(1, len(names)))])
     first, second = group_runs(read_runs(both)[0])
     assert first.title != second.title
     assert any(f"not compared with {first.title}" in n and "with new" in n for n in second.notes)
     (note,) = (n for n in Compared(second, second.groups[0]).notes() if "Nothing" in n)
     assert "data" in note
+
+
+def test_a_run_limited_to_all_of_its_classes_says_what_it_said(finished_run: Path) -> None:
+    (run,) = read_runs([finished_run])[0]
+    limited = limit_run(run, run.data["class_names"])
+    depend_on_others = ("calibration error", "accuracy of pseudo-labels")
+    for measure in tables.MEASURES.keys() - {*depend_on_others, "accuracy of those over threshold"}:
+        before, after = (tables.value_of(one, measure) for one in (run, limited))
+        assert after == pytest.approx(before, nan_ok=True), measure

@@ -187,7 +187,7 @@ def test_a_training_option_in_which_methods_differ_is_said(campaign: Path) -> No
     for seed in (0, 1, 10):
         path = campaign / f"runs/daso/seed-{seed}/config.json"
         edit(path, lambda config: config["train"].update(steps=40))
-    assert "train.steps differs: fixmatch+daso 40; supervised 20" in only(campaign).notes()
+    assert "--steps differs: fixmatch+daso 40; supervised 20" in only(campaign).notes()
 
 
 def test_a_seed_that_is_there_twice_counts_once(campaign: Path) -> None:

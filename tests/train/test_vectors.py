@@ -135,7 +135,7 @@ def test_what_does_not_go_with_vectors_is_refused(make: MakeConfig, vectors: Sou
             dataclasses.replace(make("fixmatch"), train=make("fixmatch", network="wrn-28-2").train),
             vectors,
         )
-    with pytest.raises(OptionError, match="resolution is for images"):
+    with pytest.raises(OptionError, match=r"resolution \(--resolution\) is for images"):
         prepare(make("fixmatch", resolution=32), vectors)
     bad = vectors.train.images.copy()
     bad[3] = np.nan

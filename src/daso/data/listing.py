@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from daso.data.class_names import listed
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
-from daso.data.source import OwnLabels, refuse_empty_classes
+from daso.data.source import OwnLabels, refuse_empty_classes, renumber_used
 from daso.errors import check_range
 from daso.files import printable
 
@@ -58,6 +58,8 @@ class Listing:
         own_labels, journal: see ``Source``.
         partial: further labels are to come, from the journal of ``daso label``: classes may be
             without images. The functions that list a data set take their names as ``classes``.
+        optional: names of classes that come from a list of names. Those without an image in any
+            part are left out, with a note, unless labels are still to come.
         measured: classes of validation and test folders that have no labeled image.
     """
 
@@ -72,6 +74,7 @@ class Listing:
     published: bool = False
     channels: int | None = None
     partial: bool = False
+    optional: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
     before: Mapping[str, EncodedImages] | None = None
     own_labels: OwnLabels | None = None
@@ -80,7 +83,27 @@ class Listing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
         if not self.partial:
+            self._leave_out_unused()
             refuse_empty_classes(self.pools["train"].labels, self.class_names, self.where)
+
+    def _leave_out_unused(self) -> None:
+        labels = [pool.labels for pool in self.pools.values()]
+        optional = set(map(printable, self.optional))
+        numbers, notes = renumber_used(labels, self.class_names, optional)
+        if not notes:
+            return
+        kept = zip(self.class_names, numbers.tolist(), strict=False)
+        pools = {
+            part: replace(pool, labels=numbers[pool.labels]) for part, pool in self.pools.items()
+        }
+        changed = {
+            "class_names": tuple(name for name, number in kept if number >= 0),
+            "pools": pools,
+            "notes": (*self.notes, *(f"{self.where}: {note}" for note in notes)),
+            "optional": (),
+        }
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
 
 
 def is_hidden(name: str) -> bool:

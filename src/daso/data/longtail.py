@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from daso.constraints import Range, check_options
-from daso.errors import OptionError
+from daso.errors import OptionError, flag
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,8 @@ class SplitOptions:
         if self.folds is not None and self.fold is not None and self.fold >= self.folds:
             last = self.folds - 1
             raise OptionError(
-                f"fold = {self.fold} must be one of folds = {self.folds}, from 0 to {last}"
+                f"fold = {self.fold} ({flag('fold')}) must be one of folds = {self.folds}, from 0 "
+                f"to {last}"
             )
 
     @property

@@ -45,7 +45,7 @@ from daso.data.listing import Listing, Reading
 from daso.data.places import HUB, NAMES, is_named
 from daso.data.read_listing import checked_for_copies, read_listing
 from daso.data.source import Source
-from daso.errors import DataError, OptionError, nearest
+from daso.errors import DataError, OptionError, named, nearest
 
 USUAL_PLACES = {
     "fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"),),
@@ -178,8 +178,8 @@ def open_with(
         if listing is not None:
             return read_listing(listing, reading)
     if reading.folders:
-        names = ", ".join(reading.folders)
-        raise OptionError(f"{names}: further folders apply to image folders only, not {source!r}")
+        names = ", ".join(map(named, reading.folders))
+        raise OptionError(f"{names} apply to image folders only, not to {source!r}")
     if source in NAMES:
         opened = _open_name(source, reading, progress)
     else:
@@ -193,8 +193,8 @@ def open_with(
     size = reading.size
     if size is not None and (height, width) != (size, size):
         raise OptionError(
-            f"size {size} does not apply to {source!r}: its images are {width} x {height}, and "
-            "arrays and benchmarks of one size are not resized"
+            f"{named('size')} {size} does not apply to {source!r}: its images are {width} x "
+            f"{height}, and arrays and benchmarks of one size are not resized"
         )
     return opened
 
@@ -222,7 +222,9 @@ def list_files(source: str, reading: Reading, classes: Collection[str] | None) -
     data, folders, skip_bad = reading.data, reading.folders, reading.skip_bad
     if source.startswith(HUB):
         if data is not None or folders:
-            raise OptionError(f"{source!r} is complete: leave data and further folders out")
+            raise OptionError(
+                f"{source!r} is complete: leave {named('data')} and other folders out"
+            )
         return list_hub(source, download=reading.download)
     path = Path(source).expanduser()
     if not path.exists():
@@ -234,8 +236,8 @@ def list_files(source: str, reading: Reading, classes: Collection[str] | None) -
         return list_manifest(path, images=data, skip_bad=skip_bad, classes=classes)
     if data is not None:
         raise OptionError(
-            f"data applies to named data sets ({', '.join(NAMES)}) and manifests only, not to "
-            f"{source!r}"
+            f"{named('data')} applies to named data sets ({', '.join(NAMES)}) and manifests only, "
+            f"not to {source!r}"
         )
     if path.is_file():
         return None
@@ -279,7 +281,7 @@ def _has(locate: Callable[[Path], Path], path: Path) -> bool:
 def _open_name(name: str, reading: Reading, progress: Progress | None) -> Source:
     if name == "digits":
         if reading.data is not None:
-            raise OptionError("digits come with scikit-learn; leave data out")
+            raise OptionError(f"digits come with scikit-learn; leave {named('data')} out")
         return read_digits()
     benchmark, reasons = NAMED[name], []
     usual = [Path("data") / name, *USUAL_PLACES[name], cache_folder() / name]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
-from daso.data.images.cache import Reasons
-from daso.data.images.decode import ImageHeader, decode, holds_several, read_header
+from daso.data.images.cache import Cache, ColorFoundError, Reasons
+from daso.data.images.decode import ImageHeader, Picture, decode_picture, read_header
 from daso.data.images.decoded import Decoded, DecodedImages, brightest, darkness, select_images
 from daso.data.images.encoded import (
     Encoded,
@@ -29,6 +29,8 @@ from daso.errors import DataError, problems
 
 DECIDING = 200
 """Images of a part that decide, beside the labeled ones, about the shape of a cache."""
+RARE_COLORS = 0.1
+"""Images in color are told about up to this share of all."""
 
 
 def read_listing(listing: Listing, reading: Reading) -> Source:
@@ -78,7 +80,7 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
         mean=listing.mean,
         std=listing.std,
         skipped=(*listing.skipped, *unreadable),
-        notes=(*listing.notes, *notes, *(_further_pages(listing) if reading.cache is None else ())),
+        notes=(*listing.notes, *notes),
         own_labels=listing.own_labels,
         journal=listing.journal,
     )
@@ -87,17 +89,38 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
     return checked_for_copies(source, names, where=listing.where, skip_bad=reading.skip_bad)
 
 
-def _further_pages(listing: Listing) -> Iterator[str]:
-    """Yield a note about files of several images; animated PNG are too rare to look for."""
-    pools = (pool for pool in listing.pools.values() if pool.from_files)
-    files = (Path(name) for pool in pools for name in pool.all_names())
-    likely = (file for file in files if file.suffix.lower() != ".png")
-    if several := [str(file) for file in likely if holds_several(file)]:
-        holds = f"{len(several):,} files hold" if several[1:] else "1 file holds"
-        yield (
-            f"{listing.where}: {holds} several frames or pages, such as {several[0]!r}; only the "
-            "first is used: write the others to files of their own if they matter"
-        )
+@dataclass
+class _Seen:
+    """What was seen of images.
+
+    Attributes:
+        count: number of those whose color is known.
+        colored: names of those of them that are not gray.
+        several: names of images that come with further frames or pages.
+    """
+
+    count: int = 0
+    colored: list[str] = field(default_factory=list)
+    several: list[str] = field(default_factory=list)
+
+    def add(self, name: str, *, is_colored: bool, count: int = 1) -> None:
+        self.count += count
+        self.colored += [name] if is_colored else []
+
+    def notes(self, listing: Listing) -> Iterator[str]:
+        """Yield notes about images in color so few that they may be a mistake, and on pages."""
+        if 0 < len(self.colored) <= RARE_COLORS * self.count and not listing.published:
+            yield (
+                f"{listing.where}: nearly all images are gray, but {self.colored[0]!r} is in "
+                "color; so all are read in color: convert the few to gray if colors do not tell "
+                "classes apart"
+            )
+        if self.several:
+            holds = f"{len(self.several):,} files hold" if self.several[1:] else "1 file holds"
+            yield (
+                f"{listing.where}: {holds} several frames or pages, such as {self.several[0]!r}; "
+                "only the first is used: write the others to files of their own if they matter"
+            )
 
 
 def decode_pools(
@@ -108,26 +131,47 @@ def decode_pools(
     There are no arrays if no image is readable. The last value are notes about the shape.
     """
     reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
-    arrays: dict[str, Decoded] = {}
+    seen = _Seen()
     with no_size_warnings():
-        alike = _decode_alike(listing.pools, reading, reasons)
+        alike = _decode_alike(listing.pools, reading, reasons, seen)
         if alike is not None:
-            return dict(alike), reasons, ()
-        layout, notes = _choose_layout(listing, reading, reasons)
-        if layout is not None and reading.cache is not None:
-            for part, pool in listing.pools.items():
-                if not len(pool):  # nothing is labeled yet
-                    shape = (0, layout.channels or 1, layout.height, layout.width)
-                    arrays[part] = np.empty(shape, dtype=np.uint8)
-                    continue
-                arrays[part], more = reading.cache.decode(part, pool, layout)
-                reasons[part].update(more)
-        elif layout is not None:
+            return dict(alike), reasons, tuple(seen.notes(listing))
+        layout, notes = _choose_layout(listing, reading, reasons, seen)
+        if layout is None:
+            return {}, reasons, notes
+        if reading.cache is None:
             _refuse_what_is_too_large(listing.pools, layout)
             one = (layout.channels or 1, layout.height, layout.width)
-            decoded = _decode_in_memory(listing.pools, layout.decode, one, reasons)
-            arrays = dict(decoded or {})
-    return arrays, reasons, notes
+            decoded = _decode_in_memory(listing.pools, layout.decode_picture, one, reasons, seen)
+            return dict(decoded or {}), reasons, (*notes, *seen.notes(listing))
+        try:
+            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons, seen)
+        except ColorFoundError as found:
+            count = sum(map(len, listing.pools.values()))
+            seen.add(str(found), is_colored=True, count=count)
+            layout = dataclasses.replace(layout, channels=3)
+            seen.several.clear()
+            arrays = _decode_in_cache(listing.pools, reading.cache, layout, reasons, seen)
+    return arrays, reasons, (*notes, *seen.notes(listing))
+
+
+def _decode_in_cache(
+    pools: Mapping[str, EncodedImages],
+    cache: Cache,
+    layout: Layout,
+    reasons: dict[str, Reasons],
+    seen: _Seen,
+) -> dict[str, Decoded]:
+    arrays: dict[str, Decoded] = {}
+    for part, pool in pools.items():
+        if not len(pool):  # nothing is labeled yet
+            shape = (0, layout.channels or 1, layout.height, layout.width)
+            arrays[part] = np.empty(shape, dtype=np.uint8)
+            continue
+        arrays[part], more, several = cache.decode(part, pool, layout)
+        reasons[part].update(more)
+        seen.several += map(pool.name_of, several)
+    return arrays
 
 
 def checked_for_copies(
@@ -173,24 +217,34 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 
 
 def _choose_layout(
-    listing: Listing, reading: Reading, reasons: dict[str, Reasons]
+    listing: Listing, reading: Reading, reasons: dict[str, Reasons], seen: _Seen
 ) -> tuple[Layout | None, tuple[str, ...]]:
     # With a cache only the labeled images decide, and some of the others whether there are colors,
     # so that not all files need to be opened; those that were labeled in the page do not, or every
-    # round might decode all images anew.
+    # round might decode all images anew. Decoding tells if an image in color was missed.
     if reading.size is not None and reading.cache is None:
         return square_layout(reading.size, listing.channels), ()
     headers: list[ImageHeader] = []
+
+    def look_at(pool: EncodedImages) -> Reasons:
+        readable, unreadable = read_headers(pool)
+        headers.extend(readable.values())
+        for index, header in readable.items():
+            seen.add(pool.name_of(index), is_colored=not header.grey)
+        return unreadable
+
     if reading.cache is not None:
-        headers += read_headers(_deciding(listing))[0].values()
+        look_at(_deciding(listing))
     for part, pool in () if headers else listing.pools.items():
-        readable, reasons[part] = read_headers(pool)
-        headers += readable.values()
+        reasons[part] = look_at(pool)
     if not headers:
         return None, ()
     natural = choose_layout(headers)
-    if reading.cache is not None and natural.channels == 1 and _shows_colors(listing):
-        natural = dataclasses.replace(natural, channels=3)
+    if reading.cache is not None and natural.channels == 1:
+        pools = (listing.before or listing.pools).values()
+        for pool in (pool for pool in pools if pool.item is not None and len(pool)):
+            look_at(_some(pool))
+        natural = dataclasses.replace(natural, channels=3 if seen.colored else 1)
     chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
         # Images of the square size stay unchanged; others are resized to it.
@@ -211,15 +265,11 @@ def _some(pool: EncodedImages) -> EncodedImages:
     return pool.select(np.linspace(0, len(pool) - 1, DECIDING).astype(np.int64))
 
 
-def _shows_colors(listing: Listing) -> bool:
-    """Whether some images of a part that can be read one by one are not gray."""
-    pools = listing.pools if listing.before is None else listing.before
-    some = [_some(pool) for pool in pools.values() if pool.item is not None and len(pool)]
-    return not all(header.grey for pool in some for header in read_headers(pool)[0].values())
-
-
 def _decode_alike(
-    pools: Mapping[str, EncodedImages], reading: Reading, reasons: dict[str, Reasons]
+    pools: Mapping[str, EncodedImages],
+    reading: Reading,
+    reasons: dict[str, Reasons],
+    seen: _Seen,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode small images that all have the size of the first, in one pass; None: they have not."""
     if reading.size is not None or reading.cache is not None:
@@ -239,16 +289,20 @@ def _decode_alike(
     if memory_shortage(sum(map(len, pools.values())), (3, *shape)):
         return None
     found: dict[str, Reasons] = {part: {} for part in pools}
-    arrays = _decode_in_memory(pools, decode, (1, *shape), found)
-    reasons.update(found if arrays is not None else {})
+    also_seen = _Seen()
+    arrays = _decode_in_memory(pools, decode_picture, (1, *shape), found, also_seen)
+    if arrays is not None:
+        reasons.update(found)
+        vars(seen).update(vars(also_seen))
     return arrays
 
 
 def _decode_in_memory(
     pools: Mapping[str, EncodedImages],
-    decode: Callable[[Encoded], npt.NDArray[np.uint8]],
+    decode: Callable[[Encoded], Picture],
     shape: tuple[int, int, int],
     reasons: dict[str, Reasons],
+    seen: _Seen,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode all images; unreadable ones get a reason and undefined pixels.
 
@@ -262,11 +316,16 @@ def _decode_in_memory(
             if isinstance(result, str):
                 reasons[part].setdefault(index, result)
                 continue
-            if result.shape[1:] != shape[1:]:
+            pixels = result.pixels
+            if pixels.shape[1:] != shape[1:]:
                 return None
-            if len(result) > images.shape[1]:
+            if len(pixels) > images.shape[1]:
                 images = np.repeat(images, 3, axis=1)
-            images[index] = result
+            images[index] = pixels
+            if shape[0] == 1:
+                seen.add(pool.name_of(index), is_colored=len(pixels) == 3)
+            if result.several:
+                seen.several.append(pool.name_of(index))
         arrays[part] = images
     if len({images.shape[1] for images in arrays.values()}) == 1:
         return arrays

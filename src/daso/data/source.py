@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,30 @@ def check_labels(
             f"{where} label {labels[bad[0]]} at index {bad[0]} is out of range ({len(bad)} such); "
             f"labels must be 0 to {classes - 1}" + (", or -1 for unknown" if unknown else "")
         )
+
+
+def renumber_used(
+    labels: Iterable[npt.NDArray[np.int64]], class_names: Sequence[str], optional: Collection[str]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Leave out classes without any image that only a list of names knows.
+
+    Args:
+        labels: of each part, -1 where unknown.
+        optional: names that may be left out.
+
+    Returns:
+        The new number of each class, -1 if it is left out and as the last one, for unknown labels;
+        and a note of what is left out, or ().
+    """
+    used = np.isin(np.arange(len(class_names)), np.concatenate(list(labels)))
+    used |= not used.any()  # nothing is labeled, which is another fault
+    used |= np.array([name not in optional for name in class_names], dtype=bool)
+    numbers = np.append(np.where(used, np.cumsum(used) - 1, -1), -1)
+    unused = [class_names[int(k)] for k in np.flatnonzero(~used)]
+    if not unused:
+        return numbers, ()
+    many = f"{len(unused)} classes" if unused[1:] else "1 class"
+    return numbers, (f"{many} without an image, left out: {listed(unused)}",)
 
 
 def refuse_empty_classes(

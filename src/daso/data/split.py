@@ -7,7 +7,7 @@ import numpy as np
 from daso.data.draws import Split, deal_folds, longtail_split, split_holdout
 from daso.data.longtail import Indices, SplitOptions, longtail_counts, unlabeled_counts
 from daso.data.source import Source, refuse_empty_classes
-from daso.errors import OptionError
+from daso.errors import OptionError, named
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
@@ -26,18 +26,28 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     refuse_empty_classes(labels, source.class_names, source.name)
     if source.own_labels is not None and options.labeled_head is not None:
         raise OptionError(
-            "labeled_head draws labels at random, those of daso label are chosen: leave them out "
-            "with --no-journal"
+            f"{named('labeled_head')} draws labels at random, those of daso label are chosen: "
+            "leave them out with --no-journal"
         )
     holdout, folds = options.holdout, options.folds
     if source.validation is not None and holdout:
-        raise OptionError(f"{source.name} has its own validation images; leave holdout out")
+        raise OptionError(
+            f"{source.name} has its own validation images; leave {named('holdout')} out"
+        )
     if source.unlabeled is not None and options.unlabeled_head is not None:
-        raise OptionError(f"{source.name} has its own unlabeled images; leave unlabeled_head out")
+        raise OptionError(
+            f"{source.name} has its own unlabeled images; leave {named('unlabeled_head')} out"
+        )
     if folds is not None and (options.labeled_head is not None or holdout):
-        raise OptionError("folds are hold-outs: leave labeled_head and holdout out")
+        raise OptionError(
+            f"{named('folds')} are hold-outs: leave {named('labeled_head')} and "
+            f"{named('holdout')} out"
+        )
     if options.labeled_head is None and options.unlabeled_head is not None:
-        raise OptionError("unlabeled_head needs labeled_head: both are drawn from the same images")
+        raise OptionError(
+            f"{named('unlabeled_head')} needs {named('labeled_head')}: both are drawn from the "
+            "same images"
+        )
     if folds is not None:
         drawn, places = _drawn_from(source)
         return _held_out(source, places[deal_folds(drawn, folds, seed) == options.fold])
@@ -64,7 +74,8 @@ def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
         if not len(drawn):
             raise OptionError(
                 f"{source.name}: all labels are of daso label, which were chosen, not drawn: they "
-                "cannot be held out; leave holdout out, and add test images to measure on"
+                f"cannot be held out; leave {named('holdout')} out, and add test images to measure "
+                "on"
             )
         if holdout < classes:
             raise OptionError(

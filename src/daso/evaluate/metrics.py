@@ -88,6 +88,25 @@ def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
+def recall_means(recall: Array, class_counts: Array) -> dict[str, float]:
+    """Return the means of the recalls (K,) of the classes that were measured.
+
+    Args:
+        class_counts: int64, (K,), labeled training images, which define the groups.
+
+    Returns:
+        ``balanced_accuracy`` (mean), ``geometric_mean`` (0 if a class is never found),
+        ``recall_many``, ``recall_medium`` and ``recall_few``.
+    """
+    present = recall[~np.isnan(recall)]
+    geometric = float(np.exp(np.log(present).mean())) if len(present) and present.min() > 0 else 0.0
+    return {
+        "balanced_accuracy": _mean(recall),
+        "geometric_mean": geometric,
+        **{f"recall_{name}": _mean(recall[of]) for name, of in class_groups(class_counts).items()},
+    }
+
+
 def classification_metrics(logits: Array, labels: Array, class_counts: Array) -> dict[str, Any]:
     """Measure logits against labels.
 
@@ -97,22 +116,15 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
         class_counts: int64, (K,), labeled training images, which define the groups.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if
-        a class is never found), ``recall`` and ``precision`` (K numbers), ``recall_many``,
-        ``recall_medium``, ``recall_few``, ``loss`` (mean cross-entropy), ``calibration_error``. All
-        are in [0, 1] except the loss.
+        ``accuracy``, ``recall`` and ``precision`` (K numbers), ``recall_means``, ``loss`` (mean
+        cross-entropy), ``calibration_error``. All are in [0, 1] except the loss.
     """
     log_probs = log_softmax(logits)
     confusion = confusion_matrix(labels, logits.argmax(1), logits.shape[1])
     recall, precision = recall_precision(confusion)
-    present = recall[~np.isnan(recall)]
-    geometric = float(np.exp(np.log(present).mean())) if len(present) and present.min() > 0 else 0.0
-    groups = class_groups(class_counts)
     return {
         "accuracy": float(np.diag(confusion).sum() / len(labels)),
-        "balanced_accuracy": _mean(recall),
-        "geometric_mean": geometric,
-        **{f"recall_{name}": _mean(recall[members]) for name, members in groups.items()},
+        **recall_means(recall, class_counts),
         "loss": cross_entropy(log_probs, labels),
         "calibration_error": calibration_error(np.exp(log_probs), labels),
         "recall": recall.tolist(),

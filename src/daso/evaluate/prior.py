@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ FEW_POINTS = 10.0
 """Half of a share's 95% interval, in points, above which an estimate is called uncertain."""
 
 
+MOST_NAMED = 20
+"""Classes that a note names."""
+
+
 def uncertainty(prior: Array, images: int) -> float:
     """Return half of the 95% interval of the most uncertain share, in points, at the least.
 
@@ -26,6 +30,23 @@ def uncertainty(prior: Array, images: int) -> float:
     """
     shares = (np.asarray(prior, dtype=np.float64) * images + 1) / (images + 2)
     return 196 * float(np.sqrt((shares * (1 - shares)).max() / images))
+
+
+def doubts(estimate: Array, class_names: Sequence[str], images: int) -> Iterator[str]:
+    """Yield why an estimated class distribution of some images may mislead."""
+    if (points := uncertainty(estimate, images)) > FEW_POINTS:
+        yield (
+            f"few images to estimate a distribution from ({images:,}): its shares are "
+            f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json "
+            "(in Python as prior), or classify more images at once"
+        )
+    lost = [name for name, share in zip(class_names, estimate, strict=True) if share * images < 0.5]
+    if lost:
+        others = " and others" if len(lost) > MOST_NAMED else ""
+        yield (
+            f"by this estimate there is no image of {', '.join(lost[:MOST_NAMED])}{others}, "
+            "so none is classified as such; if that is wrong, use another --prior (in Python prior)"
+        )
 
 
 def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:

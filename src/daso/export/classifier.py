@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from PIL import Image
 from daso.data.formats.arrays import as_images, refuse_one_image
 from daso.data.images.decode import decode_for_model, to_picture
 from daso.errors import DataError, OptionError
-from daso.evaluate.prior import shift
+from daso.evaluate.prior import doubts, shift
 from daso.export.facts import ModelFacts
 
 Array = npt.NDArray[Any]
@@ -113,13 +114,21 @@ class Classifier:
         Raises:
             DataError: an image cannot be read, or an array has another form.
             OptionError: the prior does not fit the classes.
+
+        Warns:
+            UserWarning: the prior is estimated from few images or loses a class, or the classifier
+                is balanced already, as ``daso predict`` says.
         """
         estimated = isinstance(prior, str) and prior == "estimated"
         target = None if prior is None or estimated else self.facts.read_prior(prior)
+        if note := self.facts.balanced_already(prior):
+            warnings.warn(note, UserWarning, stacklevel=2)
         parts = [self.probabilities(part) for part in self._batches(images)]
         probs = np.concatenate(parts) if parts else np.zeros((0, len(self.class_names)))
         if estimated and len(probs):
             target, _ = self.facts.estimate_distribution(lambda: [probs])
+            for note in doubts(target, self.class_names, len(probs)):
+                warnings.warn(note, UserWarning, stacklevel=2)
         if target is not None:
             probs = shift(probs, self.facts.prior, target)
         return Predictions(probs, self.class_names)

@@ -85,6 +85,16 @@ class ModelFacts:
         shares = np.exp(logs - logs.max())
         return np.asarray(shares / shares.sum())
 
+    def balanced_already(self, prior: object) -> str | None:
+        """Return why a prior that favors no class corrects nothing; None if it does."""
+        balances = isinstance(prior, str) and prior in ("uniform", "logit-adjusted")
+        if not (balances and self.balanced_by):
+            return None
+        return (
+            f"{self.method} has balanced its classifier already ({', '.join(self.balanced_by)}); "
+            "no bias towards frequent classes is left to correct"
+        )
+
     def read_prior(self, prior: str | Mapping[str, float] | Sequence[float] | Array) -> Array:
         """Return a class distribution as float64 (K,).
 

@@ -77,8 +77,9 @@ def export_run(
     trained_in = model.network.precision
     model.network.precision = "float32"  # that of every exported file
     original = Classifier(network_answer(model.network, facts.temperature), facts)
+    data = read_json(folder / "data.json")
     if images is None:
-        samples, what = _own_samples(model.config, original)
+        samples, what = _own_samples(model.config, original, bool(data.get("holdout")))
     else:
         given = list(itertools.islice(images, MAX_IMAGES))
         if not given:
@@ -89,7 +90,6 @@ def export_run(
             pass  # detects a read-only folder before the work
         answer: Answer
         if kind == "safetensors":
-            data = read_json(folder / "data.json")
             answer = write_safetensors(model, facts, temporary, data, encoder)
         else:
             answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
@@ -121,9 +121,14 @@ def _difference(expected: Array, exported: Array, first: Array, what: str) -> fl
     return float(difference)
 
 
-def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]:
-    """Return test, held-out or labeled images of a run as the model takes them, and their name."""
-    names = {"test": "test", "validation": "hold-out", "train": "labeled"}
+def _own_samples(config: RunConfig, classifier: Classifier, holds_out: bool) -> tuple[Array, str]:
+    """Return test, held-out or labeled images of a run as the model takes them, and their name.
+
+    Args:
+        holds_out: whether some of the labeled images were held out from training.
+    """
+    labeled = "labeled or held-out" if holds_out else "labeled"
+    names = {"test": "test", "validation": "hold-out", "train": labeled}
     try:
         listing = None
         if config.source not in NAMES:  # your images: only a few are decoded

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from daso.errors import OptionError
+from daso.errors import OptionError, named
 
 Result = TypeVar("Result")
 Activation = Callable[[Tensor], Tensor]
@@ -88,8 +88,8 @@ def recompute_activations(encoder: nn.Module) -> None:
     parts = [part for part in encoder.modules() if isinstance(part, Recomputing)]
     if not parts:
         raise OptionError(
-            "--recompute is for wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50 and small, not for "
-            f"{type(encoder).__name__}; leave it out"
+            f"{named('recompute')} is for wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50 and small, "
+            f"not for {type(encoder).__name__}; leave it out"
         )
     for part in parts:
         part.recompute = True

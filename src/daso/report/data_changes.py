@@ -44,7 +44,8 @@ def describe_changes(before: Row, now: Row, pools: Collection[str] = tuple(POOLS
             changes.append(f"{numbers[0]:,} -> {numbers[1]:,} {noun}{more}")
         elif by_class:
             changes.append(f"{numbers[1]:,} {noun} ({by_class})")
-        elif fingerprints[0].get(pool) != fingerprints[1].get(pool):
+        # A fingerprint has the classes' numbers, which other classes change.
+        elif names == others and fingerprints[0].get(pool) != fingerprints[1].get(pool):
             changes.append(f"{numbers[1]:,} {noun} as before, but other images, labels or order")
     whole = len(pools) == len(POOLS)
     if whole and not changes and before.get("split_fingerprint") != now.get("split_fingerprint"):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from daso.compose import Recipe
-from daso.errors import RunError
+from daso.errors import RunError, named_key
 from daso.files import Row, flatten, read_json
 from daso.train.config import RunConfig
 
@@ -61,7 +61,7 @@ def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
     expected = flatten({**config.to_dict(), "method_options": options})
     actual = flatten(saved.to_dict())
     differences = [
-        f"{name} is {json.dumps(actual.get(name))} there and {json.dumps(value)} here"
+        f"{named_key(name)} is {json.dumps(actual.get(name))} there and {json.dumps(value)} here"
         for name, value in expected.items()
         if value is not None and name not in ("data", "train.device") and actual.get(name) != value
     ]

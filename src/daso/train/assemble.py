@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from daso.data.training_data import TrainingData
-from daso.errors import OptionError
+from daso.errors import OptionError, named
 from daso.methods.method import Batch, Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes, share_batch_norms
@@ -48,7 +48,7 @@ def assemble(
     """
     if options.recompute:
         if processes is not None:
-            raise OptionError("--recompute needs one process; leave it out")
+            raise OptionError(f"{named('recompute')} needs one process; leave it out")
         recompute_activations(cast(nn.Module, encoder))
     device = data.labeled.images.device
     heads = {"class": len(data.class_names), **method.heads}

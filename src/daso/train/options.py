@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from daso.balance import Sampling
 from daso.constraints import Device, Range, check_options
-from daso.errors import OptionError
+from daso.errors import OptionError, named
 
 Schedule = Literal["constant", "cosine", "multistep", "thirds", "one-cycle"]
 Optimizer = Literal["sgd", "adamw"]
@@ -113,7 +113,9 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check_options(self)
         if self.recompute and self.compile:
-            raise OptionError("--recompute and --compile exclude each other; leave one out")
+            raise OptionError(
+                f"{named('recompute')} and {named('compile')} exclude each other; leave one out"
+            )
 
     @property
     def evaluation_period(self) -> int:

@@ -82,6 +82,9 @@ CASES: dict[str, Case] = {
         r"it requires (--labeled-head); all labeled images are used",
         f"{TRAIN} --gamma-labeled 2 {{0}} 2",
     ),
+    "memory of a cache that there is not": Case(
+        f"{TRAIN} --memory 2", r"it requires (--cache)", f"{TRAIN} --memory 2 {{0}} decoded"
+    ),
     "nothing is labeled": Case(
         "train pool --method supervised --size 8 --out new",
         r"label some with 'daso label [^']+'",
@@ -199,7 +202,7 @@ CASES: dict[str, Case] = {
     ),
     "labels that are all of the page": Case(
         "train pool --method supervised --size 8 --out new --holdout 2",
-        r"all labels are of daso label, .*leave holdout out",
+        r"all labels are of daso label, .*leave holdout .*out",
         "train pool --method supervised --size 8 --out new",
         prepare=lambda _: labeled(),
     ),

@@ -66,7 +66,7 @@ CASES: dict[str, Case] = {
     "a device that is not here": Case(
         f"{TRAIN} --device cuda", r"use (--device) cpu or (auto)", f"{TRAIN} {{0}} {{1}}"
     ),
-    "a graph without its device": Case(f"{TRAIN} --cuda-graph", r"--cuda-graph .*; leave it out", TRAIN),
+    "a graph without its device": Case(f"{TRAIN} --cuda-graph", r"--cuda-graph\) .*; leave it out", TRAIN),
     "patience without a hold-out": Case(
         f"{TRAIN} --patience 3",
         r"--patience has no effect[^;]*; (--holdout \d+)",
@@ -98,7 +98,7 @@ CASES: dict[str, Case] = {
     ),
     "two ways to save memory": Case(
         f"{TRAIN} --recompute --compile",
-        r"(--recompute) and --compile exclude each other; leave one out",
+        r"(--recompute)\) and compile .* exclude each other; leave one out",
         f"{TRAIN} {{0}}",
     ),
     "a batch norm of one value": Case(

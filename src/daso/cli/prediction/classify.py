@@ -34,7 +34,7 @@ from daso.cli.terminal.counters import notice, tell
 from daso.cli.terminal.tables import progress_bar
 from daso.data.images.decode import SUFFIXES
 from daso.errors import DataError, OptionError, how_many
-from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
+from daso.evaluate.prior import doubts, shift
 
 if TYPE_CHECKING:  # wrong places and outputs are refused before torch is imported
     from daso.export.classifier import Classifier
@@ -121,11 +121,8 @@ def classify(command: PredictCommand) -> int:
     prior = "logit-adjusted" if command.logit_adjusted else command.prior
     estimates = prior == "estimated"
     target = None if prior is None or estimates else _read_prior(prior, facts)
-    if prior in ("uniform", "logit-adjusted") and facts.balanced_by:
-        tell(
-            f"note: {facts.method} has balanced its classifier already "
-            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to correct"
-        )
+    if note := facts.balanced_already(prior):
+        tell(f"note: {note}")
 
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
@@ -269,19 +266,8 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
     shares = ", ".join(f"{names[k]} {estimate[k]:.1%}" for k in order)
     more = f", and {len(names) - MAX_NAMED} more classes" if len(names) > MAX_NAMED else ""
     tell(f"class distribution of {how_many(images, 'image')}, estimated by {how}: {shares}{more}")
-    if (points := uncertainty(estimate, images)) > FEW_POINTS:
-        tell(
-            f"note: few images to estimate a distribution from ({images:,}): its shares are "
-            f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
-            "or classify more images at once"
-        )
-    lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 0.5]
-    if lost:
-        others = " and others" if len(lost) > MAX_NAMED else ""
-        tell(
-            f"note: by this estimate there is no image of {', '.join(lost[:MAX_NAMED])}{others}, "
-            "so none is classified as such; if that is wrong, use another --prior"
-        )
+    for note in doubts(estimate, names, images):
+        tell(f"note: {note}")
 
 
 def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:

@@ -35,7 +35,8 @@ class PredictCommand:
     probabilities: bool = False
     """Add a column with the probability of each class."""
     unsure: Annotated[float, Range(0, 1)] = 0.0
-    """Answer "unknown" if the confidence is below this value, from 0 to 1."""
+    """Answer "unknown" if the confidence is below this value, from 0 to 1. With --top the most
+    probable class is in the column class_1."""
     prior: str | None = None
     """Class distribution of these images: uniform; labeled, that of the labeled images;
     logit-adjusted (see there); estimated, from at least some hundred of these images (from the

@@ -41,7 +41,8 @@ class Table:
     Attributes:
         top: number of classes to name.
         probabilities: whether all probabilities are shown.
-        unsure: confidence below which the class is "unknown".
+        unsure: confidence below which the class is "unknown". Several named classes begin with the
+            most probable one all the same, as ``class_1``.
     """
 
     class_names: tuple[str, ...]
@@ -50,8 +51,12 @@ class Table:
     unsure: float
 
     @property
+    def _names_best(self) -> bool:
+        return self.top > 1 and self.unsure > 0
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        names = ["path", "class", "confidence"]
+        names = ["path", "class", "confidence"] + ["class_1"] * self._names_best
         for rank in range(2, self.top + 1):
             names += [f"class_{rank}", f"confidence_{rank}"]
         if self.probabilities:
@@ -66,6 +71,8 @@ class Table:
         row: Cells = [name]
         for label in best:
             row += [self.class_names[label], round(float(probs[label]), 6)]
+        if self._names_best:
+            row.insert(3, row[1])
         if probs[best[0]] < self.unsure:
             row[1] = UNKNOWN
         if self.probabilities:

@@ -11,7 +11,7 @@ import torch
 
 from daso.data.source import Source
 from daso.data.training_data import prepare_data
-from daso.errors import DasoError
+from daso.errors import DasoError, named_key
 from daso.files import flatten, read_json
 from daso.report.data_changes import describe_changes
 from daso.train.config import RunConfig
@@ -32,7 +32,7 @@ def compare_with(
     before, now = flatten(config.to_dict()), flatten(prepared.config.to_dict())
     names = sorted((before.keys() | now.keys()) - {"journal"})  # the data says it
     changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
-    options = [f"{n} {_shown(a)}, now {_shown(b)}" for n, (a, b) in changed.items()]
+    options = [f"{named_key(n)} {_shown(a)}, now {_shown(b)}" for n, (a, b) in changed.items()]
     same_size = config.size == prepared.config.size
     data = _changed_images(run, config, prepared, source) if same_size else []
     device = prepared.data.labeled.images.device

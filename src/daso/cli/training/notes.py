@@ -10,7 +10,8 @@ import numpy as np
 from daso.balance import balanced_by
 from daso.compose import Recipe
 from daso.constraints import flag
-from daso.data.places import NAMES
+from daso.data.images.image_file import ImageFile
+from daso.data.places import NAMES, is_named
 from daso.data.source import Source
 from daso.data.split import make_split
 from daso.files import Row
@@ -119,10 +120,13 @@ def not_adjusted(config: RunConfig, data: Row) -> str | None:
     )
 
 
-def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
+def idle_options(
+    config: RunConfig, given: Collection[str], source: Source | None = None
+) -> list[str]:
     """Return a note for each option that was given and certainly has no effect."""
     recipe = Recipe.parse(config.method)
-    reasons = {name: reason for names, reason in _idle_in_run(config, recipe) for name in names}
+    idle = [*_idle_in_run(config, recipe), *_idle_in_reading(config, source)]
+    reasons = {name: reason for names, reason in idle for name in names}
     reasons |= recipe.idle_options(config.method_options)
     return [f"{flag(n)} has no effect: {reason}" for n, reason in reasons.items() if n in given]
 
@@ -153,6 +157,19 @@ def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[s
         yield ("gamma_unlabeled", "unlabeled_shape"), reason
     elif split.unlabeled_shape == "uniform":
         yield ("gamma_unlabeled",), "--unlabeled-shape uniform gives all classes as many images"
+
+
+def _idle_in_reading(
+    config: RunConfig, source: Source | None
+) -> Iterator[tuple[Sequence[str], str]]:
+    if config.cache is None:
+        yield ("memory",), "it requires --cache"
+    elif source is not None:
+        parts = source.parts().values()
+        if not any(isinstance(part.images, ImageFile) for part in parts):
+            yield ("cache", "memory"), "these images are stored decoded"
+    if not is_named(config.source):
+        yield ("download",), f"{config.source} is not fetched"
 
 
 def pretrained_may_help(prepared: Prepared) -> Iterator[str]:

@@ -225,7 +225,7 @@ def _prepare(
         config, chosen = configure(request, defaults_for(request, source))
         for text in () if command.quiet else chosen:
             tell(text)
-    idle = notes.idle_options(config, request.options)
+    idle = notes.idle_options(config, request.given, source)
     for note in (*idle, *notes.stripped_classes(config, source)):
         tell(f"note: {note}")
     for path, reason in source.skipped:

@@ -14,7 +14,7 @@ from PIL import Image
 from daso.data.class_names import counted_from_zero, numbered_names
 from daso.data.images.decode import to_pixels
 from daso.data.images.decoded import DecodedImages, unlabeled_images
-from daso.data.source import UNLABELED, Source, check_labels, refuse_empty_classes
+from daso.data.source import UNLABELED, Source, check_labels, refuse_empty_classes, renumber_used
 from daso.errors import DataError
 
 CHUNK = 1024
@@ -41,7 +41,8 @@ def from_arrays(
         labels: integers (N,) or (N, 1), 0 <= label < K; images labeled -1 become unlabeled.
         unlabeled: further images whose class is unknown.
         validation_images, validation_labels, test_images, test_labels: fully labeled hold-outs.
-        class_names: the K names; None: the numbers. Without names labels may be 1 to K, too.
+        class_names: the K names; None: the numbers. Without names labels may be 1 to K, too. Names
+            without an image in any part are left out, with a note.
         name: of the data in run folders.
         flip: whether a mirrored image keeps its class.
         partial: see ``Listing.partial``.
@@ -78,6 +79,11 @@ def from_arrays(
     for part, of_part in parts.items():
         where = f"{given[part][0]}labels:"
         check_labels(of_part.labels, len(names), where, unknown=part == "train")
+    notes: tuple[str, ...] = ()
+    if not partial and class_names is not None:
+        numbers, notes = renumber_used([one.labels for one in parts.values()], names, names)
+        names = tuple(name for name, k in zip(names, numbers, strict=False) if k >= 0)
+        parts = {part: replace(one, labels=numbers[one.labels]) for part, one in parts.items()}
     train = parts["train"]
     if not partial:
         refuse_empty_classes(train.labels, names, "labels")
@@ -98,6 +104,7 @@ def from_arrays(
         validation=parts.get("validation"),
         test=parts.get("test"),
         flip=flip,
+        notes=tuple(f"{name}: {note}" for note in notes),
         partial=partial,
     )
 

@@ -192,6 +192,7 @@ def list_tables(
         classes: see ``Listing.partial``.
     """
     class_names = tuple(dict.fromkeys(itertools.chain(*tables["train"].names)))
+    named: tuple[str, ...] = ()
     values = {part: tables[part].labels(class_names) for part in PARTS if part in tables}
     notes = tuple(
         f"{where}: the {part} labels are numbers without names; they are read as those of train"
@@ -207,6 +208,7 @@ def list_tables(
         meant = meant_labels(itertools.chain(*raw.values(), class_names))
         texts = {part: [meant[label] for label in column] for part, column in raw.items()}
         class_names = tuple(dict.fromkeys(meant[name] for name in class_names if meant[name]))
+        named = class_names
         others = in_order(joined([*texts["train"], *class_names], classes) - {"", *class_names})
         class_names = (*class_names, *others)
         labels = number_labels(texts, class_names, str(where))
@@ -238,7 +240,9 @@ def list_tables(
     unused = dict.fromkeys(itertools.chain(*(table.unused for table in tables.values())))
     notes += unused_note(unused, where)
     partial = classes is not None
-    return Listing(name, str(where), class_names, pools, notes=notes, partial=partial)
+    return Listing(
+        name, str(where), class_names, pools, notes=notes, optional=named, partial=partial
+    )
 
 
 def _named(label: Any, names: Sequence[str], place: str) -> str | None:

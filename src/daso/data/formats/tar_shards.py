@@ -167,6 +167,7 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
         class_names,
         pools,
         notes=tuple(notes),
+        optional=() if known == class_names else class_names,
         partial=classes is not None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -17,18 +18,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.images.decode import Picture
 from daso.data.images.decoded import digest
 from daso.data.images.encoded import Encoded, EncodedImages, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.data.images.layout import Layout
 from daso.errors import DataError
-from daso.files import lock_holder, save_json, seal, to_line, try_lock, unseal, write_atomically
+from daso.files import (
+    lock_holder,
+    read_json,
+    save_json,
+    seal,
+    to_line,
+    try_lock,
+    unseal,
+    write_atomically,
+)
 
-VERSION = 2
+VERSION = 3
 """Of what files decode to: raised when it changes, or old pixels would be used."""
 BLOCK_BYTES = 2**24
 """Bytes of images that are written and entered into the journal together."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"
+IN_COLOR = "in_color.json"
+"""File in place of the others where an image in color was found among what should be gray."""
 LINE_CHECKSUM = "line_checksum"
 """Name of the checksum of a journal's line: it vouches for the reasons of unreadable images."""
 WAIT_NOTICE_SECONDS = 1.0
@@ -37,8 +50,14 @@ POLL_SECONDS = 0.05
 
 Reasons = dict[int, str]
 """Why images cannot be read, by index."""
+Block = dict[int, Picture | str]
+"""Decoded images, or why there is none, by index."""
 
 logger = logging.getLogger(__name__)
+
+
+class ColorFoundError(Exception):
+    """An image that should be kept in gray, the argument, is in color."""
 
 
 @dataclass(frozen=True)
@@ -60,30 +79,41 @@ class Cache:
     folder: Path
     progress: Callable[[str, int, int], None] | None = None
 
-    def decode(self, part: str, images: EncodedImages, layout: Layout) -> tuple[ImageFile, Reasons]:
+    def decode(
+        self, part: str, images: EncodedImages, layout: Layout
+    ) -> tuple[ImageFile, Reasons, list[int]]:
         """Return decoded images, black where unreadable, and the reasons of unreadable ones.
+
+        The last value has the indices of those that come with further frames or pages.
 
         Of selected images all are kept of which they are a selection, so that another selection
         finds its own. *part* is passed on to ``progress``. The channels of *layout* must be known.
 
         Raises:
+            ColorFoundError: *layout* is gray, and an image is not. Of the others nothing is kept.
             DataError: the disk is full, or the folder cannot be written.
         """
         assert layout.channels is not None
         if images.whole is not None:
             whole, chosen = images.whole
-            decoded, reasons = self.decode(part, whole, layout)
-            indices = enumerate(chosen.tolist())
-            return decoded.select(chosen), {i: reasons[of] for i, of in indices if of in reasons}
+            decoded, reasons, several = self.decode(part, whole, layout)
+            indices = list(enumerate(chosen.tolist()))
+            some = {i: reasons[of] for i, of in indices if of in reasons}
+            return decoded.select(chosen), some, [i for i, of in indices if of in set(several)]
         shape = (len(images), layout.channels, layout.height, layout.width)
         folder = self.folder / _key(images, layout)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
+                if (folder / IN_COLOR).exists():
+                    raise ColorFoundError(
+                        images.name_of(int(read_json(folder / IN_COLOR)["image"]))
+                    )
                 blocks = _Blocks(folder, shape)
                 if not blocks.complete:
                     self._fill(blocks, part, images, layout)
-                return ImageFile(folder / IMAGES, shape, blocks.digests()), blocks.reasons()
+                decoded = ImageFile(folder / IMAGES, shape, blocks.digests())
+                return decoded, blocks.reasons(), blocks.several()
         except OSError as error:
             raise DataError(
                 f"cannot keep decoded images in {folder}: {error.strerror or error}; images "
@@ -93,11 +123,12 @@ class Cache:
     def _fill(self, blocks: _Blocks, part: str, images: EncodedImages, layout: Layout) -> None:
         count, rows = len(images), blocks.rows
         blocks.allocate()
-        block: dict[int, npt.NDArray[np.uint8] | str] = {}
+        block: Block = {}
+        read_as = dataclasses.replace(layout, channels=None) if layout.channels == 1 else layout
 
-        def decode(source: Encoded) -> npt.NDArray[np.uint8] | _Unread:
+        def decode(source: Encoded) -> Picture | _Unread:
             try:
-                return layout.decode(source)
+                return read_as.decode_picture(source)
             except DataError as error:
                 cause = error.__cause__
                 # Decoders raise an OSError without a number for damaged images.
@@ -106,6 +137,9 @@ class Cache:
                 raise
 
         for index, result in enumerate(work_through(images, decode, blocks)):
+            if not isinstance(result, str) and len(result.pixels) != layout.channels:
+                blocks.replace_by_mark(index)
+                raise ColorFoundError(images.name_of(index))
             block[index] = result
             if (index + 1) % rows == 0 or index + 1 == count:
                 if index not in blocks:
@@ -120,13 +154,17 @@ class _Unread(str):
     """Why a file could not be read this time, whatever its content."""
 
 
+_Entry = tuple[str, Reasons, list[int]]
+
+
 class _Blocks:
     """The files and blocks of one part; contains the indices of decoded images.
 
     Attributes:
         files: bytes of one image in each file.
         rows: images in a block.
-        done: for each block by number, its checksum and its unreadable images.
+        done: for each block by number, its checksum, its unreadable images and those that come with
+            further frames or pages.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
@@ -134,7 +172,7 @@ class _Blocks:
         self.size = int(np.prod(shape[1:]))
         self.files = {folder / IMAGES: self.size, folder / DIGESTS: DIGEST_BYTES}
         self.rows = max(1, BLOCK_BYTES // self.size)
-        self.done: dict[int, tuple[str, Reasons]] = self._journal()
+        self.done: dict[int, _Entry] = self._journal()
         if not self._sealed():
             self.done = {n: entry for n, entry in self.done.items() if self._holds(n, entry[0])}
 
@@ -146,7 +184,12 @@ class _Blocks:
         return len(self.done) == -(-self.shape[0] // self.rows)
 
     def reasons(self) -> Reasons:
-        return {index: why for _, reasons in self.done.values() for index, why in reasons.items()}
+        return {
+            index: why for _, reasons, _ in self.done.values() for index, why in reasons.items()
+        }
+
+    def several(self) -> list[int]:
+        return sorted(index for *_, several in self.done.values() for index in several)
 
     def digests(self) -> npt.NDArray[np.uint8]:
         return np.fromfile(self.folder / DIGESTS, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
@@ -170,7 +213,7 @@ class _Blocks:
         lines = [_line(number, *entry) for number, entry in self.done.items()]
         write_atomically(self.folder / JOURNAL, b"".join(lines))
 
-    def write(self, number: int, block: dict[int, npt.NDArray[np.uint8] | str]) -> None:
+    def write(self, number: int, block: Block) -> None:
         """Write a block and, once it is on disk, enter it into the journal if all was read."""
         where = self._range(number)
         images = np.zeros((len(where), *self.shape[1:]), dtype=np.uint8)
@@ -180,15 +223,17 @@ class _Blocks:
             if isinstance(result, str):
                 reasons[index] = result
             else:
-                images[index - where.start] = result
-                digests[index - where.start] = np.frombuffer(digest(result), dtype=np.uint8)
+                pixels = result.pixels
+                images[index - where.start] = pixels
+                digests[index - where.start] = np.frombuffer(digest(pixels), dtype=np.uint8)
         for (path, size), content in zip(self.files.items(), (images, digests), strict=True):
             with path.open("r+b") as file:
                 file.seek(where.start * size)
                 file.write(content.data)
                 file.flush()
                 os.fsync(file.fileno())
-        self.done[number] = entry = (_checksum(images, digests), reasons)
+        several = [i for i, one in block.items() if isinstance(one, Picture) and one.several]
+        self.done[number] = entry = (_checksum(images, digests), reasons, several)
         if any(isinstance(reason, _Unread) for reason in reasons.values()):
             return
         with (self.folder / JOURNAL).open("ab") as file:
@@ -198,6 +243,12 @@ class _Blocks:
 
     def seal(self) -> None:
         save_json(self.folder / SEAL, self._state())
+
+    def replace_by_mark(self, index: int) -> None:
+        """Keep nothing but the number of an image that is in color."""
+        save_json(self.folder / IN_COLOR, {"image": index})
+        for name in (SEAL, JOURNAL, DIGESTS, IMAGES):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _sealed(self) -> bool:
         with contextlib.suppress(OSError, ValueError, RecursionError):
@@ -211,8 +262,8 @@ class _Blocks:
         stats = {name: (self.folder / name).stat() for name in (IMAGES, DIGESTS, JOURNAL)}
         return {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
 
-    def _journal(self) -> dict[int, tuple[str, Reasons]]:
-        entries: dict[int, tuple[str, Reasons]] = {}
+    def _journal(self) -> dict[int, _Entry]:
+        entries: dict[int, _Entry] = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.folder / JOURNAL).read_bytes().splitlines():
                 # A power failure may have cut a line.
@@ -220,7 +271,8 @@ class _Blocks:
                     entry = unseal(json.loads(line), LINE_CHECKSUM)
                     reasons = {int(index): str(why) for index, why in entry["bad"].items()}
                     if 0 <= entry["block"] * self.rows < self.shape[0]:
-                        entries[entry["block"]] = (str(entry["checksum"]), reasons)
+                        several = [int(index) for index in entry["several"]]
+                        entries[entry["block"]] = (str(entry["checksum"]), reasons, several)
         return entries
 
     def _holds(self, number: int, checksum: str) -> bool:
@@ -250,8 +302,8 @@ def _checksum(*parts: npt.NDArray[np.uint8]) -> str:
     return checksum.hexdigest()
 
 
-def _line(number: int, checksum: str, reasons: Reasons) -> bytes:
-    entry = {"block": number, "checksum": checksum, "bad": reasons}
+def _line(number: int, checksum: str, reasons: Reasons, several: list[int]) -> bytes:
+    entry = {"block": number, "checksum": checksum, "bad": reasons, "several": several}
     return to_line(seal(entry, LINE_CHECKSUM)).encode()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from daso.data.images.depth import load, to_eight_bits
+from daso.data.images.depth import load, to_eight_bits, whiten_uncovered
 from daso.errors import DasoError, DataError
 
 SUFFIXES = frozenset({
@@ -23,8 +23,8 @@ SUFFIXES = frozenset({
     ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
 """Endings of files that are taken for images; what they hold is recognized by their content."""
-SEVERAL = SUFFIXES - {".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"}
-"""Endings of files that may hold several images."""
+SINGLE_STARTS = (b"\xff\xd8", b"BM")
+"""First bytes of files that hold a single image: JPEG and BMP."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
 READABLE = ", ".join((*FORMATS, "HEIC"))
@@ -85,12 +85,10 @@ def read_header(source: Path | bytes) -> ImageHeader:
 
 
 def holds_several(file: Path) -> bool:
-    """Whether a file holds further frames or pages; of a kind that can, by its ending."""
-    if file.suffix.lower() not in SEVERAL:
-        return False
+    """Whether a file holds further frames or pages, which are not read."""
     try:
-        return read_header(file).several
-    except DataError:
+        return _start(file, 2) not in SINGLE_STARTS and read_header(file).several
+    except (DataError, OSError):
         return False
 
 
@@ -113,10 +111,26 @@ def decode(
         DataError: it is damaged or truncated, or its pixels have no fixed range. The message is the
             reason alone.
     """
+    return decode_picture(source, channels=channels, size=size).pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image, uint8 (C, H, W), and whether it comes with further frames or pages."""
+
+    pixels: npt.NDArray[np.uint8]
+    several: bool
+
+
+def decode_picture(
+    source: Path | bytes, *, channels: int | None = None, size: int | None = None
+) -> Picture:
+    """Decode one image, and tell whether it was the only one; see ``decode``."""
     with _opened(source) as image:
         if size is not None:
             _reduce(image, size / min(image.size))
-        return to_pixels(image, channels=channels, size=size)
+        pixels = to_pixels(image, channels=channels, size=size)
+        return Picture(pixels, _holds_several(image))
 
 
 def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:
@@ -162,7 +176,7 @@ def to_pixels(
     """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does."""
     load(image)
     grey = _is_grey(image) if channels is None else channels == 1
-    plain = to_eight_bits(image, "L" if grey else "RGB")
+    plain = whiten_uncovered(image, to_eight_bits(image, "L" if grey else "RGB"))
     turn = UPRIGHT.get(_orientation(image))
     plain = plain if turn is None else plain.transpose(turn)
     if size is not None:
@@ -223,11 +237,9 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if isinstance(file, Path):
-            with file.open("rb") as opened:
-                start = opened.read(START_BYTES)
-        else:
-            start = file.getvalue()[:START_BYTES]
+        start = (
+            _start(file, START_BYTES) if isinstance(file, Path) else file.getvalue()[:START_BYTES]
+        )
     if start[:4] in TIFF_STARTS:
         kind = "a damaged TIFF file, or of a depth or layout that is not read"
         raise DataError(f"{kind}; convert it to 8 or 16 bits per channel")
@@ -235,6 +247,11 @@ def _open(file: Path | io.BytesIO) -> Image.Image:
         _prepare_for_heic()
         return Image.open(file, formats=("HEIF",))
     raise UnknownImageError(f"not a readable image ({READABLE}){_what_else(start)}")
+
+
+def _start(file: Path, count: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(count)
 
 
 def _what_else(start: bytes) -> str:

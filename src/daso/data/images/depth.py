@@ -67,6 +67,19 @@ def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     return (image if image.mode in ("1", "L", "RGB") else image.convert("RGB")).convert(mode)
 
 
+def whiten_uncovered(image: Image.Image, plain: Image.Image) -> Image.Image:
+    """Return an image in "L" or "RGB" with white where the first frame of a GIF has no pixels.
+
+    Browsers show nothing there; Pillow fills it with the first color of the palette.
+    """
+    extent = getattr(image, "dispose_extent", None)
+    if image.format != "GIF" or not extent or extent == (0, 0, *plain.size) or image.tell():
+        return plain
+    canvas = Image.new(plain.mode, plain.size, "white")
+    canvas.paste(plain.crop(extent), extent[:2])
+    return canvas
+
+
 def _from_deep(image: Image.Image) -> Image.Image:
     """Scale gray of up to 16 bits to 8."""
     tags = getattr(image, "tag_v2", {})

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.images.decode import ImageHeader, decode
+from daso.data.images.decode import ImageHeader, Picture, decode_picture
 from daso.errors import DataError
 
 LARGEST_KEPT = 96
@@ -41,13 +41,18 @@ class Layout:
         Raises:
             DataError: it is unreadable or has another size; the message is the reason alone.
         """
-        pixels = decode(source, channels=self.channels, size=self.square)
-        if pixels.shape[1:] != (self.height, self.width):
+        return self.decode_picture(source).pixels
+
+    def decode_picture(self, source: Path | bytes) -> Picture:
+        """Decode one image to this shape, and tell whether it was the only one; see ``decode``."""
+        picture = decode_picture(source, channels=self.channels, size=self.square)
+        _, height, width = picture.pixels.shape
+        if (height, width) != (self.height, self.width):
             raise DataError(
-                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels, expected {self.width} x "
-                f"{self.height}; --size N gives all images one size"
+                f"is {width} x {height} pixels, expected {self.width} x {self.height}; --size N "
+                "gives all images one size"
             )
-        return pixels
+        return picture
 
 
 def square_layout(size: int, channels: int | None = None) -> Layout:

@@ -18,7 +18,7 @@ from daso.data.journal.changes import Changes, Indices, find_changes
 from daso.data.journal.entries import Journal, journal_path
 from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing
-from daso.data.source import Source, parts_of
+from daso.data.source import Source, parts_of, renumber_used
 from daso.errors import DataError, typed
 
 Images = TypeVar("Images", EncodedImages, DecodedImages)
@@ -136,11 +136,18 @@ def apply_to_source(source: Source, journal: Journal) -> Source:
     changes = find_changes(journal, source.class_names, parts, names, checksums)
     changed = _changed(parts, changes, source.name)
     changed["train"] = dataclasses.replace(changed["train"], own=changes.own.rows)
+    known = changes.class_names
+    numbers, unused = renumber_used([images.labels for images in changed.values()], known, known)
     return dataclasses.replace(
         source,
-        class_names=changes.class_names,
-        **parts_of(changed),
-        notes=(*source.notes, *changes.notes),
+        class_names=tuple(name for name, k in zip(known, numbers, strict=False) if k >= 0),
+        **parts_of(
+            {
+                part: dataclasses.replace(images, labels=numbers[images.labels])
+                for part, images in changed.items()
+            }
+        ),
+        notes=(*source.notes, *changes.notes, *(f"{source.name}: {note}" for note in unused)),
         own_labels=changes.own,
         journal=changes.about,
         partial=False,

@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.errors import RunError, typed
-from daso.files import flatten
+from daso.errors import RunError, named_key, typed
+from daso.files import flatten, printable
+from daso.report.compare.shared_classes import (
+    FEWEST_SHARED,
+    limit_run,
+    shared_names,
+    whole_data,
+)
 from daso.report.data_changes import describe_changes
 from daso.report.runs import RunFolder, at, read_run
 from daso.report.wording import POOLS
@@ -66,8 +72,9 @@ class Setting:
 
 def data_key(run: RunFolder) -> str:
     """Return a fingerprint of the images of a run and their split."""
+    data = whole_data(run)
     return json.dumps(
-        [run.data.get("split_fingerprint"), run.data.get("images_fingerprints")], sort_keys=True
+        [data.get("split_fingerprint"), data.get("images_fingerprints")], sort_keys=True
     )
 
 
@@ -151,7 +158,10 @@ def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
-    """Return runs by setting, and in each by method and options."""
+    """Return runs by setting, and in each by method and options.
+
+    Runs of a setting whose classes differ are compared over those that all of them have.
+    """
     by_data: dict[str, tuple[dict[str, Any], list[RunFolder]]] = {}
     sources: dict[str, str] = {}
     for run in runs:
@@ -160,28 +170,66 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
         source = (
             run.config["source"]
             if measured is None
-            else sources.setdefault(json.dumps([run.class_names, measured]), run.config["source"])
+            else sources.setdefault(measured, run.config["source"])
         )
         values = _data_values(run, source)
         by_data.setdefault(json.dumps(values, sort_keys=True), (values, []))[1].append(run)
-    described = [values for values, _ in by_data.values()]
+    parts = _joined(list(by_data.values()))
+    described = [values for values, *_ in parts]
     differing = [name for name in _differing(described) if name not in ("source", "classes")]
     settings: list[Setting] = []
-    for values, members in by_data.values():
+    for values, members, notes in parts:
         title = Path(values["source"]).name
         title += f" ({_text(values, differing)})" if differing else ""
         if any(title == setting.title for setting in settings):
             title += f", {members[0].path.name}"
         either = {"source": values["source"], "classes": values["classes"]}
-        notes = [
+        notes += [
             f"not compared with {other.title}, of other classes or measured on other images: "
             f"{'; '.join(told)}"
             for other in settings
             if _data_values(other.first) | either == values  # only source or classes differ
-            and (told := describe_changes(other.first.data, members[0].data))
+            and (told := describe_changes(whole_data(other.first), whole_data(members[0])))
         ]
         settings.append(_setting(title, members, notes))
     return settings
+
+
+def _joined(
+    parts: Sequence[tuple[dict[str, Any], list[RunFolder]]],
+) -> list[tuple[dict[str, Any], list[RunFolder], list[str]]]:
+    """Join runs of other classes, such as one added by labeling, to those they share some with.
+
+    Returns:
+        For each setting what its data is, its runs, limited to the shared classes, and notes.
+    """
+    joined: list[tuple[dict[str, Any], list[RunFolder], list[Any]]] = []
+    for values, members in parts:
+        names = members[0].data["class_names"]
+        for place, (others, runs, shared) in enumerate(joined):
+            both = shared_names(shared, names)
+            alike = values | {"classes": others["classes"]} == others
+            if alike and len(both) >= FEWEST_SHARED and all(r.evaluations() for r in members):
+                joined[place] = others, runs + members, both
+                break
+        else:
+            joined.append((values, list(members), list(names)))
+    return [
+        (values | {"classes": list(map(printable, shared))}, *_limited(runs, shared))
+        for values, runs, shared in joined
+    ]
+
+
+def _limited(runs: list[RunFolder], shared: Sequence[Any]) -> tuple[list[RunFolder], list[str]]:
+    if all(run.data["class_names"] == shared for run in runs):
+        return runs, []
+    every = dict.fromkeys(name for run in runs for name in run.data["class_names"])
+    only = ", ".join(printable(name) for name in every if name not in shared)
+    note = (
+        f"not all runs have the class {only}: they are compared over the {len(shared)} classes "
+        f"that all have, by recalls, and means over the images of these classes"
+    )
+    return [limit_run(run, shared) for run in runs], [note] if only else []
 
 
 def _setting(title: str, runs: Sequence[RunFolder], notes: list[str]) -> Setting:
@@ -201,7 +249,7 @@ def _setting(title: str, runs: Sequence[RunFolder], notes: list[str]) -> Setting
             groups.append(Group(name, _by_seed(name, same_data, notes), kind))
         first, *others = (group for group in groups if group.kind == kind)
         for group in others:
-            changes = describe_changes(first.first.data, group.first.data)
+            changes = describe_changes(*(whole_data(g.first) for g in (first, group)))
             notes.append(f"{group.name}, against {first.name}: {'; '.join(changes)}")
     return Setting(
         title, tuple(groups), tuple(notes + _split_notes(groups) + _option_notes(groups))
@@ -228,7 +276,7 @@ def _by_images(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     """
     parts: list[tuple[Any, dict[int, str], list[RunFolder]]] = []
     for run in runs:
-        sizes, key = [run.data.get(name) for name in SIZES], data_key(run)
+        sizes, key = [whole_data(run).get(name) for name in SIZES], data_key(run)
         seed = run.config["train"]["seed"]
         found = (p for p in parts if p[0] == sizes and p[1].get(seed, key) == key)
         part = next(found, None)
@@ -243,7 +291,7 @@ def _name_data(several: Sequence[Sequence[RunFolder]]) -> list[str]:
     """Return what tells runs on different data apart: labels, and folders where these are equal."""
     if len(several) == 1:
         return [""]
-    labels = [f"{sum(runs[0].data['labeled_counts']):,} labels" for runs in several]
+    labels = [f"{sum(whole_data(runs[0])['labeled_counts']):,} labels" for runs in several]
     if len(set(labels)) == len(labels):
         return labels
     return [f"{text}, {runs[0].path.name}" for text, runs in zip(labels, several, strict=True)]
@@ -276,5 +324,5 @@ def _option_notes(groups: Sequence[Group]) -> list[str]:
         values = "; ".join(
             f"{group.name} {of.get(name)}" for group, of in zip(groups, several, strict=True)
         )
-        notes.append(f"{name.replace('_', '-')} differs: {values}")
+        notes.append(f"{named_key(name)} differs: {values}")
     return notes

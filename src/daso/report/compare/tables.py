@@ -12,6 +12,7 @@ import numpy as np
 
 from daso.files import csv_text
 from daso.report.compare.groups import Group, PairKey, Setting, group_runs
+from daso.report.compare.shared_classes import limit_run
 from daso.report.compare.statistics import FEWEST_PAIRS, MISSING, Difference, holm, pair, spread
 from daso.report.data_changes import describe_changes
 from daso.report.html.run import UNREADABLE
@@ -83,7 +84,7 @@ def _image_interval(run: RunFolder, measure: str | int) -> float:
     counts = vector(run.data.get(f"{part}_counts"), run.num_classes)
     weights: Array | None = None
     if measure == ADJUSTED:
-        adjusted = at(run.summary, *MEDIAN, "logit_adjusted", "recall")
+        adjusted = at(run.summary, "median_of_last", "logit_adjusted", "recall")
         recall = as_array(vector(adjusted, run.num_classes))
     elif measure == "accuracy":
         weights = counts
@@ -291,6 +292,7 @@ def leave_out_damaged(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], list[
             for setting in group_runs([run]):
                 alone = Compared(setting, setting.groups[0])
                 describe_changes(run.data, run.data)
+                limit_run(run, run.data["class_names"])
                 _image_interval(run, TESTED[0])
                 to_markdown([alone])
                 to_csv([alone])

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from daso.errors import OptionError
+from daso.errors import OptionError, named
 from daso.nets.backbone import Preprocessing, read_preprocessing
 from daso.nets.network import Encoder, Network, Precision, build_encoder, build_vector_encoder
 from daso.train.encoder.pretrained import build_module
@@ -51,11 +51,13 @@ def named_encoder(
         if options.freeze:
             return build_vector_encoder(options.embedding_network, mean, std)
         if options.resolution is not None:
-            raise OptionError("resolution is for images; the data are vectors")
+            raise OptionError(f"{named('resolution')} is for images; the data are vectors")
         return build_vector_encoder(str(options.network), mean, std)
     channels, height, width = shape
     if options.resolution is not None and height != width:
-        raise OptionError(f"resolution needs square images, these are {width} x {height}")
+        raise OptionError(
+            f"{named('resolution')} needs square images, these are {width} x {height}"
+        )
     if module is not None:
         return cast(Encoder, copy.deepcopy(module))
     return build_encoder(str(options.network), channels, options.resolution or max(height, width))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daso.data.training_data import TrainingData
-from daso.errors import OptionError
+from daso.errors import OptionError, flag
 from daso.methods.method import View
 from daso.train.view_options import VectorViewOptions, ViewOptions
 from daso.views import crop, draw, draw_weak, join_draws, strong_from_draws
@@ -78,7 +78,8 @@ class Augmentation:
         self.padding = side // 8 if options.crop_padding is None else options.crop_padding
         if self.padding >= side:
             raise OptionError(
-                f"crop_padding = {self.padding} must be less than the images' side, {side} pixels"
+                f"crop_padding = {self.padding} ({flag('crop_padding')}) must be less than the "
+                f"images' side, {side} pixels"
             )
         self.flip = flip if options.flip is None else options.flip
         self.side = options.strong_side

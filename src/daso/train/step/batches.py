@@ -11,7 +11,7 @@ from torch import Tensor
 from daso.balance import Sampling
 from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
-from daso.errors import OptionError
+from daso.errors import OptionError, flag
 from daso.methods.method import Batch, Method, View
 from daso.train.options import TrainOptions
 from daso.train.step.augmentation import Augmentation, VectorAugmentation
@@ -112,7 +112,8 @@ class Batches:
         else:
             if augmentation.strong_side is not None and options.resolution is None:
                 raise OptionError(
-                    f"strong_side = {augmentation.strong_side} needs a resolution: the network "
+                    f"strong_side = {augmentation.strong_side} ({flag('strong_side')}) needs a "
+                    f"resolution: the network "
                     f"would see views and other images at different sizes; add --resolution"
                 )
             _, height, width = data.shape

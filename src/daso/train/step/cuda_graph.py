@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from daso.errors import OptionError
+from daso.errors import OptionError, named
 from daso.methods.method import Batch, Method
 from daso.parts import Part
 
@@ -31,7 +31,7 @@ def check_recordable(method: Method, device: torch.device, shared: bool) -> None
     elif uneven:
         reason = f"needs equal steps, {uneven[0]} does more in some steps than in others"
     if reason is not None:
-        raise OptionError(f"--cuda-graph {reason}; leave it out")
+        raise OptionError(f"{named('cuda_graph')} {reason}; leave it out")
 
 
 class RecordedStep(Generic[Result]):
