@@ -187,14 +187,14 @@ def test_without_an_accelerator_large_images_are_read_small_and_once(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.integers(0, 256, (120, 100, 3), dtype=np.uint8)).save(path)
     decoded = 0
-    original = Layout.decode
+    original = Layout.decode_picture
 
     def counting(layout: Layout, source: Path) -> Any:
         nonlocal decoded
         decoded += 1
         return original(layout, source)
 
-    monkeypatch.setattr(Layout, "decode", counting)
+    monkeypatch.setattr(Layout, "decode_picture", counting)
     source, run = str(tmp_path / "photos"), tmp_path / "run"
     assert main(["train", source, "--method", "supervised", *TRAIN, "--out", str(run)]) == 0
     assert "images are resized to 32 x 32 pixels to save time; --size 96" in capsys.readouterr().err

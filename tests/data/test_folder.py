@@ -200,7 +200,7 @@ def test_parts_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory)
         open_source(str(folder), folders={"unlabeled": str(away / "nowhere")})
     with pytest.raises(OptionError, match="unknown part 'more'"):
         open_source(str(folder), folders={"more": str(away / "test")})
-    with pytest.raises(OptionError, match="not 'digits'"):
+    with pytest.raises(OptionError, match="not to 'digits'"):
         open_source("digits", folders={"test": str(away / "test")})
 
 
