@@ -8,7 +8,8 @@ from pathlib import Path
 from browser import NEEDS_CHROMIUM
 from label.conftest import Served
 from label_page import Labeling, key_of, settled, shown_name
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
+from ports import free_port
 
 pytestmark = NEEDS_CHROMIUM
 IMAGE = ".big [role=listbox] > [role=option]"
@@ -66,6 +67,13 @@ def test_a_grid_says_what_was_done(
     visit: Labeling, serve: Callable[..., Served], photos: Path
 ) -> None:
     page = visit.label(serve(photos))
+    page.keyboard.press("g")
+    tile = page.locator(".tile:focus")
+    expect(tile).to_be_visible()
+    image = tile.get_attribute("data-image")
+    page.keyboard.press("n")
+    expect(page.locator("#said")).to_have_text("1 image of none of these classes.")
+    expect(tile).not_to_have_attribute("data-image", str(image))
     page.keyboard.press("f")
     expect(page.locator("#said")).to_contain_text("images like")
     page.locator(".tile:not(.decided)").first.focus()
@@ -98,7 +106,9 @@ def test_dialogs_and_the_search_can_be_heard(visit: Labeling, served: Served) ->
     expect(page.locator(IMAGE)).to_be_focused()
     page.keyboard.press("+")
     field = page.get_by_role("textbox", name="Its name")
-    expect(field).to_have_accessible_description("It is given to the image that you are looking at.")
+    expect(field).to_have_accessible_description(
+        "It is given to the image that you are looking at."
+    )
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     expect(page.locator("#toasts")).to_contain_text("more than 12")
@@ -117,3 +127,47 @@ def test_the_search_says_what_enter_takes(
     expect(page.locator("#said")).to_have_text("8 of 13; Enter: species 20")
     page.keyboard.press("Escape")
     expect(page.locator(IMAGE)).to_be_focused()
+
+
+def test_a_server_that_is_gone_is_said_once(
+    visit: Labeling, serve: Callable[..., Served], photos: Path
+) -> None:
+    served = serve(photos, port=free_port())
+    page = visit.label(served)
+    said, banner = page.locator("#said"), page.locator("#banner")
+    served.stop()
+    expect(said).to_contain_text("does not answer")
+    title = banner.locator("strong").element_handle()
+    page.keyboard.press("1")
+    expect(banner).to_contain_text("1 action is kept")
+    expect(said).to_contain_text("1 image labeled four")
+    assert title.evaluate("title => title.isConnected")  # or it would be read at every try
+    assert banner.get_attribute("role") is None
+    expect(page.locator("#toasts .bad")).to_have_count(0)
+    serve(photos, port=served.port)
+    expect(said).to_have_text("The server answers again.")
+    visit.errors[:] = [text for text in visit.errors if "Failed to load resource" not in text]
+
+
+def test_a_training_is_followed_in_place(visit: Labeling, served: Served) -> None:
+    page = visit.label(served)
+    step = 0
+
+    def training(route: Route) -> None:
+        nonlocal step
+        step += 1
+        now = {"state": "training", "step": step, "total": 1000, "losses": [[0, 2.0], [step, 1.0]]}
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"training": now})
+
+    page.evaluate("location.hash = 'train'")
+    page.locator("#train-start").focus()
+    page.route("**/api/state", training)
+    bar = page.get_by_role("progressbar", name="Training")
+    expect(page.locator("#train-cancel")).to_be_focused()
+    held = bar.element_handle()
+    first = bar.get_attribute("aria-valuetext")
+    expect(bar).not_to_have_attribute("aria-valuetext", str(first))
+    assert held.evaluate("bar => bar.isConnected")
+    expect(page.locator("#train-cancel")).to_be_focused()
+    page.unroute("**/api/state")

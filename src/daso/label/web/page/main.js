@@ -18,7 +18,7 @@ const LABELING = ["suggested", "confirm", "similar", "check"];
 
 const app = {
   note: (text, kind) => toast(text, kind),
-  failed: (error) => toast(error.message, "bad", 12),
+  failed: (error) => outbox.state === "online" && toast(error.message, "bad", 12), // else the bar above says it
   like(image = views[name].like) {
     if (!store.state?.compared) return this.note("Images are not compared yet; the bar above says how far that is.");
     if (image === undefined || image === null) return this.note("Move to an image first, with the arrows.");
@@ -154,16 +154,22 @@ function done(event, act) {
 
 // What the server says.
 
+let shown = "online";
 function banner() {
-  const place = document.getElementById("banner"), waiting = outbox.items.length;
-  const kept = waiting ? `${count(waiting)} ${waiting === 1 ? "action waits" : "actions wait"} in this browser and ${waiting === 1 ? "is" : "are"} sent when it is back.` : "Every label so far is on disk.";
-  document.body.classList.toggle("offline", outbox.state !== "online");
-  if (outbox.state === "online") {
-    if (place.firstChild) renew();
-    return place.replaceChildren();
+  const place = document.getElementById("banner"), waiting = outbox.items.length, stale = outbox.state === "stale";
+  const kept = waiting ? `${count(waiting)} ${waiting === 1 ? "action is" : "actions are"} kept in this browser and sent ${stale ? "from there" : "when it is back"}.` : "Every label so far is on disk.";
+  const words = `${stale ? "Open the address that the terminal shows now." : "Trying again …"} ${kept}`;
+  if (outbox.state !== shown) {
+    shown = outbox.state;
+    const online = shown === "online", title = stale ? "daso label was started anew" : "The server does not answer";
+    body.classList.toggle("offline", !online);
+    if (online) renew();
+    // It is said once; a region that is live would be read at every try.
+    say(online ? "The server answers again." : `${title}. ${words}`);
+    place.replaceChildren(...(online ? [] : [h("div", { class: "offline-note" }, icon("offline"), h("div", {}, h("strong", {}, title), " ", h("span", {})), stale ? null : h("button", { type: "button", onclick: () => { outbox.send(); poll(); } }, "Try now"))]));
   }
-  const stale = outbox.state === "stale";
-  place.replaceChildren(h("div", { class: "offline-note" }, icon("offline"), h("div", {}, h("strong", {}, stale ? "daso label was started anew" : "The server does not answer"), h("span", {}, stale ? `Open the address that the terminal shows now. ${waiting ? `${count(waiting)} ${waiting === 1 ? "action is" : "actions are"} kept in this browser and sent from there.` : "Every label so far is on disk."}` : `Trying again … ${kept}`)), stale ? null : h("button", { type: "button", onclick: () => { outbox.send(); poll(); } }, "Try now")));
+  const told = place.querySelector("span");
+  if (told) told.textContent = words;
 }
 
 outbox.onchange = banner;

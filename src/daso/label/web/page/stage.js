@@ -28,6 +28,6 @@ export class Stage {
     this.figure.after(beside);
     // The focus that comes to the image reads its label.
     const comes = [root, body].includes(document.activeElement);
-    say(comes ? done : `${done} ${told}`.trim());
+    if (done || !comes) say(comes ? done : `${done} ${told}`.trim());
   }
 }

@@ -98,7 +98,7 @@ export class Suggested {
       this.grid.set(this.queue.slice(0, batchSize()));
       this.root.replaceChildren(this.head(), this.grid.element, (this.actions = actionbar()));
       if ([body, this.root].includes(document.activeElement)) this.grid.focus();
-      say(done);
+      if (done) say(done);
       return this.bar();
     }
     this.since = performance.now();
