@@ -61,10 +61,12 @@ function route() {
 const land = () => (root.querySelector("[role=option][tabindex='0']") ?? root).focus({ preventScroll: true });
 let held = root;
 root.addEventListener("focusin", (event) => (held = event.target));
-new MutationObserver(() => {
+const find = () => {
   const at = document.activeElement;
   if (at === root || (at === body && !held.isConnected)) land();
-}).observe(root, { childList: true, subtree: true });
+};
+// A moment later: a screen reader has to hear that the focus has left what is gone.
+new MutationObserver(() => setTimeout(find, 100)).observe(root, { childList: true, subtree: true });
 
 // Opens a view; if it is open, brings back the focus, and lets a screen reader hear of it again.
 function go(wanted) {

@@ -23,7 +23,7 @@ export function start(given) {
     if (event.key === "Escape") { clear(); actions.back(); }
     else if (event.key === "Enter") {
       const first = [...list.children].find((row) => !row.hidden);
-      if (first) { const name = first.dataset.name; clear(); actions.back(); actions.assign(name); }
+      if (first) { const name = first.dataset.name; clear(); search.blur(); actions.assign(name); actions.back(); }
       else if (search.value.trim()) actions.create(search.value.trim());
     } else if (event.key === "ArrowDown") list.querySelector("li:not([hidden]) button")?.focus();
     else return;
