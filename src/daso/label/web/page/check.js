@@ -1,10 +1,11 @@
 // Check labels: labels that the others contradict, with keep or change.
 
 import { get, outbox } from "./api.js";
-import { blank, cap, h, images, picture, preload, say, toSuggested, tool } from "./dom.js";
+import { actionbar, blank, cap, decided, h, images, preload, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { suggest } from "./panel.js";
 import { decide, keyOf, store } from "./store.js";
+import { Stage } from "./stage.js";
 import { facts } from "./suggested.js";
 
 const BIG = 640;
@@ -15,6 +16,7 @@ export class Check {
     this.queue = [];
     this.seen = new Set();
     this.loaded = false;
+    this.stage = new Stage("Label to check");
   }
 
   show(root) {
@@ -43,7 +45,8 @@ export class Check {
     if (before && state.version !== before.version && !this.queue.length) this.load();
   }
 
-  async draw() {
+  // done: what was done just now, in words.
+  async draw(done = "") {
     const one = this.queue[0];
     suggest(one?.label ?? null);
     if (!one)
@@ -54,20 +57,21 @@ export class Check {
     if (one !== this.queue[0] || !this.root.isConnected) return;
     this.since = performance.now();
     const key = keyOf(one.guess);
-    this.root.replaceChildren(
-      h("div", { class: "viewhead" }, h("h2", {}, "Is this label right?"), h("p", { class: "note" }, `${images(this.queue.length)} in doubt, the likeliest errors first.`)),
-      h("div", { class: "stage" },
-        h("figure", { class: "big" }, picture(one.image, BIG, `Labeled ${one.label}: ${told.name ?? one.image}`, { class: "main" }), h("figcaption", {}, h("bdi", {}, told.name ?? ""))),
-        h("div", {}, h("div", { class: "versus" }, h("p", {}, h("small", {}, "labeled"), h("strong", {}, h("bdi", {}, one.label))), h("p", {}, h("small", {}, "the others say"), h("strong", {}, h("bdi", {}, one.guess)))),
-          facts({ ...told, kind: "doubt", reason: one.reason, beliefs: [] }, (label) => this.assign(label)))),
-      h("div", { class: "actionbar" },
+    const name = told.name ?? `image ${one.image}`;
+    this.stage.show(this.root, one.image, name, {
+      done,
+      words: [`Labeled ${one.label}; the others say ${one.guess}.`, one.reason],
+      head: h("div", { class: "viewhead" }, h("h2", {}, "Is this label right?"), h("p", { class: "note" }, `${images(this.queue.length)} in doubt, the likeliest errors first.`)),
+      beside: h("div", {}, h("div", { class: "versus" }, h("p", {}, h("small", {}, "labeled"), h("strong", {}, h("bdi", {}, one.label))), h("p", {}, h("small", {}, "the others say"), h("strong", {}, h("bdi", {}, one.guess)))),
+        facts({ ...told, kind: "doubt", reason: one.reason, beliefs: [] }, (label) => this.assign(label))),
+      below: [actionbar(
         tool("check", ["Keep ", h("bdi", {}, one.label)], "Enter", () => this.enter(), { class: "primary" }),
         h("button", { type: "button", class: "second", "aria-keyshortcuts": key, onclick: () => this.assign(one.guess) }, h("span", {}, "Change to ", h("bdi", {}, one.guess)), cap(key)),
         tool("skip", "Skip", "S", () => this.skip()),
         tool("none", "None of these", "N", () => this.none()),
-        tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable })));
+        tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable }))],
+    });
     preload(this.queue.slice(1, 5).map((next) => next.image), BIG);
-    say(`Labeled ${one.label}; the others say ${one.guess}. ${one.reason}`);
   }
 
   settle(path, label = null) {
@@ -75,13 +79,13 @@ export class Check {
     if (!one) return;
     this.seen.add(one.image);
     decide(path, [one.image], label, path === "assign" ? (performance.now() - this.since) / 1000 : null).catch((error) => { this.app.failed(error); this.seen.delete(one.image); this.load(); });
-    this.draw();
+    this.draw(decided(path, 1, label));
     if (!this.queue.length) this.load();
   }
 
   enter() { this.settle("keep"); }
   assign(label) { this.settle(label === this.queue[0]?.label ? "keep" : "assign", label === this.queue[0]?.label ? null : label); }
-  skip() { if (this.queue.length) { this.seen.add(this.queue.shift().image); this.draw(); } }
+  skip() { if (this.queue.length) { this.seen.add(this.queue.shift().image); this.draw(decided("skip", 1)); } }
   none() { this.settle("none"); }
 
   undone(list) {

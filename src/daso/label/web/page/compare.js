@@ -12,7 +12,7 @@ export function notYet() {
   const label = toSuggested("Label images");
   return store.state.features.state === "failed"
     ? blank("cross", "The images could not be compared", "The note above says why. Labeling goes on without it.", label)
-    : blank("wait", "Your images are being compared", "This view opens by itself when that is done. Labeling goes on meanwhile.", label);
+    : (say("Your images are being compared. This view opens by itself."), blank("wait", "Your images are being compared", "This view opens by itself when that is done. Labeling goes on meanwhile.", label));
 }
 
 export function wordsOf(now) {

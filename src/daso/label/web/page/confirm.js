@@ -1,7 +1,7 @@
 // Confirm a class: images believed to be of one class, surest first; what is wrong is clicked away.
 
 import { get } from "./api.js";
-import { blank, count, h, images, preload, say, toSuggested, tool } from "./dom.js";
+import { actionbar, blank, count, decided, h, images, preload, say, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
@@ -73,15 +73,16 @@ export class Confirm {
     const same = this.drawn === this.label, marks = this.grid.chosen;
     this.grid.chosen = new Set(items.map((one) => one.image).filter((image) => same && marks.has(image)));
     this.drawn = this.label;
-    const rest = items.length ? [this.grid.element, (this.actions = h("div", { class: "actionbar" }))] : [this.nothing()];
+    const rest = items.length ? [this.grid.element, (this.actions = actionbar())] : [this.nothing()];
     this.root.replaceChildren(
       h("div", { class: "viewhead" }, h("h2", {}, "Is this all ", h("bdi", { class: "name" }, this.label), "?"), h("p", { class: "note" }, items.length ? `${count(this.total)} believed, surest first. Click what is something else; Enter confirms the rest.` : "")),
       (this.picker = h("div", { class: "picker", role: "group", "aria-label": "Class to confirm" })), ...rest);
     this.chips();
     this.grid.at = 0;
+    this.grid.element.setAttribute("aria-label", `Believed to be ${this.label}; select what is something else`);
     this.grid.set(items);
     if (items.length) this.grid.focus();
-    say(items.length ? `${images(items.length)} believed to be ${this.label}.` : `No image is believed to be ${this.label}.`);
+    if (items.length) say(`${images(this.total)} believed to be ${this.label}.`);
   }
 
   chips() {
@@ -142,6 +143,7 @@ export class Confirm {
     this.grid.set(this.grid.items.filter((one) => !chosen.includes(one.image)));
     if (!this.grid.items.length) this.load();
     else this.grid.focus();
+    say(decided(path, chosen.length, label));
   }
 
   assign(label) {

@@ -51,6 +51,8 @@ export const cap = (key) => (key ? h("kbd", { "aria-hidden": "true" }, key) : nu
 export const tool = (mark, words, key, onclick, more = {}) =>
   h("button", { type: "button", "aria-keyshortcuts": key, onclick, ...more }, icon(mark), h("span", {}, words), cap(key));
 
+export const actionbar = (...tools) => h("div", { class: "actionbar", role: "toolbar", "aria-label": "What to do" }, tools);
+
 export const toSuggested = (words = "Suggested images") => h("a", { class: "button primary", href: "#suggested" }, words);
 
 const stamp = body.dataset.stamp;
@@ -83,9 +85,15 @@ export { fixed, percent } from "./numbers.js";
 export const count = (value) => Math.round(value).toLocaleString("en-US");
 export const images = (value) => `${count(value)} ${value === 1 ? "image" : "images"}`;
 
+// Says something to those who do not see the page; of several words within a moment, the last.
+let saying = null;
 export function say(text) {
-  document.getElementById("said").textContent = text;
+  clearTimeout(saying);
+  saying = setTimeout(() => (document.getElementById("said").textContent = text), 100);
 }
+
+// What was decided about some images, in words.
+export const decided = (path, many, label) => `${images(many)} ${{ assign: `labeled ${label}`, none: "of none of these classes", skip: "skipped", keep: "kept as labeled" }[path]}.`;
 
 export function toast(text, kind = "note", seconds = 6) {
   const made = h("div", { class: `toast ${kind}` }, text, h("button", { type: "button", class: "plain", "aria-label": "Close this note", onclick: () => made.remove() }, icon("cross")));
@@ -94,7 +102,8 @@ export function toast(text, kind = "note", seconds = 6) {
   setTimeout(() => made.remove(), 1000 * seconds);
 }
 
-// A state of a whole view: a mark, a title, a sentence, and what to do.
+// A state of a whole view: a mark, a title, a sentence, and what to do. It is said, too, unless it passes.
 export function blank(mark, title, text, ...actions) {
+  if (mark !== "wait") say(`${title}. ${text}`);
   return h("section", { class: "state" }, h("div", { class: `mark ${mark}`, "aria-hidden": "true" }, mark === "wait" ? h("span", { class: "spinner" }) : icon(mark)), h("h2", {}, title), h("p", {}, text), actions.length ? h("div", { class: "actions" }, actions) : null);
 }

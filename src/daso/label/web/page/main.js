@@ -4,7 +4,7 @@ import { outbox } from "./api.js";
 import { Check } from "./check.js";
 import { watchFeatures } from "./compare.js";
 import { Confirm } from "./confirm.js";
-import { cap, count, h, icon, renew, say, toast } from "./dom.js";
+import { body, count, h, icon, renew, say, toast } from "./dom.js";
 import * as panel from "./panel.js";
 import { Progress } from "./progress.js";
 import { Similar } from "./similar.js";
@@ -18,7 +18,7 @@ const LABELING = ["suggested", "confirm", "similar", "check"];
 
 const app = {
   note: (text, kind) => toast(text, kind),
-  failed: (error) => toast(error.message, "bad", 12),
+  failed: (error) => outbox.state === "online" && toast(error.message, "bad", 12), // else the bar above says it
   like(image = views[name].like) {
     if (!store.state?.compared) return this.note("Images are not compared yet; the bar above says how far that is.");
     if (image === undefined || image === null) return this.note("Move to an image first, with the arrows.");
@@ -44,7 +44,7 @@ function route() {
   name = wanted in views ? wanted : "suggested";
   document.body.dataset.view = name;
   for (const link of document.querySelectorAll("[data-to]")) {
-    if (link.dataset.to === name) link.setAttribute("aria-current", "page");
+    if (link.dataset.to === name) { link.setAttribute("aria-current", "page"); root.setAttribute("aria-label", link.textContent); }
     else link.removeAttribute("aria-current");
   }
   document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
@@ -53,35 +53,60 @@ function route() {
   say("");
   if (!store.state) return;
   scrollTo(0, 0);
+  root.focus({ preventScroll: true });
   views[name].show(root, argument === undefined ? undefined : decodeURIComponent(argument));
+}
+
+// Puts the focus on what the keys are about; also when what had it is no longer there.
+const land = () => (root.querySelector("[role=option][tabindex='0']") ?? root).focus({ preventScroll: true });
+let held = root;
+root.addEventListener("focusin", (event) => (held = event.target));
+const find = () => {
+  const at = document.activeElement;
+  if (at === root || (at === body && !held.isConnected)) land();
+};
+// A moment later: a screen reader has to hear that the focus has left what is gone.
+new MutationObserver(() => setTimeout(find, 100)).observe(root, { childList: true, subtree: true });
+
+// Opens a view; if it is open, brings back the focus, and lets a screen reader hear of it again.
+function go(wanted) {
+  if (wanted !== name) return (location.hash = wanted);
+  again();
+}
+
+function again() {
+  document.activeElement.blur();
+  land();
 }
 
 // Dialogs.
 
 function open(...content) {
+  say(""); // else it is said again when the dialog closes
   dialog.replaceChildren(h("form", { method: "dialog" }, ...content));
   dialog.showModal();
 }
 
 function help() {
-  const row = (keys, text) => h("li", {}, h("span", {}, keys.map((key) => cap(key))), text);
+  const row = (keys, text) => h("li", {}, h("span", {}, keys.map((key) => h("kbd", {}, key))), " ", text);
   open(h("h2", { id: "dialog-title" }, "Keys"),
-    h("ul", { class: "keys" },
+    h("ul", { class: "keys", tabIndex: 0, autofocus: true },
       row(["1", "2", "…"], "give the class on that button"), row(["Enter"], "confirm the guess, or all that is shown"),
       row(["S"], "skip"), row(["N"], "none of these classes"), row(["U", "Ctrl Z"], "undo, without limit"),
       row(["F"], "more like this"), row(["G"], "grid, or one by one"), row(["+"], "new class"), row(["/"], "find a class by name"),
       row(["←", "→", "↑", "↓"], "move in a grid"), row(["Space"], "choose in a grid; with Shift a range"), row(["Alt 1", "… 5"], "the views, from left to right"), row(["?"], "this list")),
     h("p", { class: "note" }, "Every label is written to disk at once, in a journal beside your data. The page may be closed at any time."),
-    h("div", { class: "actions" }, h("button", { class: "primary", autofocus: true }, "Close")));
+    h("div", { class: "actions" }, h("button", { class: "primary" }, "Close")));
+  dialog.addEventListener("close", again, { once: true });
 }
 
 function create(suggestion = "") {
-  const field = h("input", { type: "text", id: "new-class", maxlength: 200, required: true, autocomplete: "off", autofocus: true, value: suggestion });
+  const field = h("input", { type: "text", id: "new-class", maxlength: 200, "aria-describedby": "new-class-note", required: true, autocomplete: "off", autofocus: true, value: suggestion });
   const wrong = h("p", { class: "mistake", role: "alert" });
   const view = LABELING.includes(name) ? views[name] : null;
   const meant = name === "suggested" ? view.meant() : (view?.grid?.meant ?? []);
   open(h("h2", { id: "dialog-title" }, "New class"), h("label", { for: "new-class" }, "Its name"), field, wrong,
-    h("p", { class: "note" }, meant.length ? `It is given to the ${meant.length === 1 ? "image" : `${count(meant.length)} images`} that you are looking at.` : "It joins the others on the right."),
+    h("p", { class: "note", id: "new-class-note" }, meant.length ? `It is given to the ${meant.length === 1 ? "image" : `${count(meant.length)} images`} that you are looking at.` : "It joins the others on the right."),
     h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button", { class: "primary" }, icon("plus"), "Add")));
   dialog.querySelector("form").addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -90,6 +115,7 @@ function create(suggestion = "") {
       take(await outbox.push("class", { name: wanted }), true);
       dialog.close();
       if (meant.length) view.assign(wanted);
+      else app.note(`${wanted} is a class now.`, "good");
     } catch (error) {
       wrong.textContent = error.message;
       field.select();
@@ -103,7 +129,7 @@ document.addEventListener("keydown", (event) => {
   if (dialog.open || event.defaultPrevented || event.isComposing) return;
   const typing = event.target.matches("input, textarea, select");
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing) return done(event, () => app.undo());
-  if (event.altKey && !event.ctrlKey && /^[1-5]$/.test(event.key)) return done(event, () => (location.hash = Object.keys(views)[event.key - 1]));
+  if (event.altKey && !event.ctrlKey && /^[1-5]$/.test(event.key)) return done(event, () => go(Object.keys(views)[event.key - 1]));
   if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
   const view = views[name], key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (key === "?") return done(event, help);
@@ -130,16 +156,22 @@ function done(event, act) {
 
 // What the server says.
 
+let shown = "online";
 function banner() {
-  const place = document.getElementById("banner"), waiting = outbox.items.length;
-  const kept = waiting ? `${count(waiting)} ${waiting === 1 ? "action waits" : "actions wait"} in this browser and ${waiting === 1 ? "is" : "are"} sent when it is back.` : "Every label so far is on disk.";
-  document.body.classList.toggle("offline", outbox.state !== "online");
-  if (outbox.state === "online") {
-    if (place.firstChild) renew();
-    return place.replaceChildren();
+  const place = document.getElementById("banner"), waiting = outbox.items.length, stale = outbox.state === "stale";
+  const kept = waiting ? `${count(waiting)} ${waiting === 1 ? "action is" : "actions are"} kept in this browser and sent ${stale ? "from there" : "when it is back"}.` : "Every label so far is on disk.";
+  const words = `${stale ? "Open the address that the terminal shows now." : "Trying again …"} ${kept}`;
+  if (outbox.state !== shown) {
+    shown = outbox.state;
+    const online = shown === "online", title = stale ? "daso label was started anew" : "The server does not answer";
+    body.classList.toggle("offline", !online);
+    if (online) renew();
+    // It is said once; a region that is live would be read at every try.
+    say(online ? "The server answers again." : `${title}. ${words}`);
+    place.replaceChildren(...(online ? [] : [h("div", { class: "offline-note" }, icon("offline"), h("div", {}, h("strong", {}, title), " ", h("span", {})), stale ? null : h("button", { type: "button", onclick: () => { outbox.send(); poll(); } }, "Try now"))]));
   }
-  const stale = outbox.state === "stale";
-  place.replaceChildren(h("div", { class: "offline-note" }, icon("offline"), h("div", {}, h("strong", {}, stale ? "daso label was started anew" : "The server does not answer"), h("span", {}, stale ? `Open the address that the terminal shows now. ${waiting ? `${count(waiting)} ${waiting === 1 ? "action is" : "actions are"} kept in this browser and sent from there.` : "Every label so far is on disk."}` : `Trying again … ${kept}`)), stale ? null : h("button", { type: "button", onclick: () => { outbox.send(); poll(); } }, "Try now")));
+  const told = place.querySelector("span");
+  if (told) told.textContent = words;
 }
 
 outbox.onchange = banner;
@@ -150,8 +182,9 @@ listen((state, before, own) => {
   if (first) { first = false; return route(); }
   views[name].update?.(state, before, own);
 });
-panel.start({ assign: (label) => (LABELING.includes(name) ? views[name].assign?.(label) : (location.hash = `confirm/${encodeURIComponent(label)}`)), create });
+panel.start({ assign: (label) => (LABELING.includes(name) ? views[name].assign?.(label) : (location.hash = `confirm/${encodeURIComponent(label)}`)), create, back: land });
 addEventListener("hashchange", route);
+document.querySelector(".skip").addEventListener("click", (event) => done(event, land));
 addEventListener("resize", () => clearTimeout(app.resized) || (app.resized = setTimeout(() => views[name].resize?.(), 200)));
 document.getElementById("help-button").addEventListener("click", help);
 if (location.search) history.replaceState(null, "", `/${location.hash}`);

@@ -1,15 +1,15 @@
 // The classes: one button each, with its key and its labels, and a field to search hundreds.
 
-import { cap, count, h, icon } from "./dom.js";
+import { cap, count, h, icon, say, toast } from "./dom.js";
 import { classes, listen, rareNames } from "./store.js";
 
 const MANY = 12;
 const panel = document.getElementById("panel");
 const list = h("ul", { class: "classes" });
 const search = h("input", { type: "search", placeholder: "Find a class", "aria-label": "Find a class", "aria-keyshortcuts": "/", autocomplete: "off", spellcheck: false });
-const told = h("p", { class: "note", role: "status" });
+const told = h("p", { class: "note" });
 const heading = h("h2", {}, "Classes");
-let actions = { assign: () => {}, create: () => {} };
+let actions = { assign: () => {}, create: () => {}, back: () => {} };
 let rows = new Map();
 let guess = null, seen = null;
 
@@ -18,12 +18,12 @@ export function start(given) {
   const find = h("label", { class: "find" }, icon("like"), search, h("kbd", { "aria-hidden": "true" }, "/"));
   const create = h("button", { type: "button", class: "wide", "aria-keyshortcuts": "+", onclick: () => actions.create() }, icon("plus"), "New class", cap("+"));
   panel.replaceChildren(h("div", { class: "head" }, heading, told), find, list, create);
-  search.addEventListener("input", filter);
+  search.addEventListener("input", () => { filter(); say(told.textContent); });
   search.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { clear(); document.getElementById("view").focus(); }
+    if (event.key === "Escape") { clear(); actions.back(); }
     else if (event.key === "Enter") {
       const first = [...list.children].find((row) => !row.hidden);
-      if (first) { const name = first.dataset.name; clear(); search.blur(); actions.assign(name); }
+      if (first) { const name = first.dataset.name; clear(); search.blur(); actions.assign(name); actions.back(); }
       else if (search.value.trim()) actions.create(search.value.trim());
     } else if (event.key === "ArrowDown") list.querySelector("li:not([hidden]) button")?.focus();
     else return;
@@ -34,6 +34,7 @@ export function start(given) {
 }
 
 export function focusSearch() {
+  if (!search.offsetParent) return toast(`A field to find a class appears with more than ${MANY} of them.`);
   search.focus();
   search.select();
 }
@@ -45,14 +46,14 @@ function clear() {
 
 function filter() {
   const wanted = search.value.trim().toLocaleLowerCase();
-  let shown = 0, firstShown = null;
+  let shown = 0, firstShown = null, first = "";
   for (const [name, row] of rows) {
     row.item.hidden = !name.toLocaleLowerCase().includes(wanted);
     row.item.classList.remove("first");
-    if (!row.item.hidden) { shown++; firstShown ??= row.item; }
+    if (!row.item.hidden) { shown++; firstShown ??= row.item; first ||= name; }
   }
   if (wanted) firstShown?.classList.add("first");
-  told.textContent = !wanted ? `${rows.size} in all` : shown ? `${shown} of ${rows.size}` : "none; Enter makes it a new class";
+  told.textContent = !wanted ? `${rows.size} in all` : shown ? `${shown} of ${rows.size}; Enter: ${first}` : "none; Enter makes it a new class";
 }
 
 function update() {

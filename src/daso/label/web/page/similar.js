@@ -1,7 +1,7 @@
 // More like this: the images nearest to one, to find the rest of a rare class.
 
 import { get } from "./api.js";
-import { blank, cap, h, icon, images, picture, preload, say, toSuggested, tool } from "./dom.js";
+import { actionbar, blank, cap, decided, h, icon, images, picture, preload, say, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { keyOf, decide, store } from "./store.js";
@@ -30,6 +30,7 @@ export class Similar {
   }
 
   async load(image) {
+    const again = image === this.image && Boolean(this.actions);
     if (image !== this.image) this.grid.chosen.clear();
     this.image = image;
     this.since = performance.now();
@@ -38,7 +39,7 @@ export class Similar {
       if (image !== this.image || !this.root?.isConnected) return;
       this.told = told;
       this.target = told.label ?? told.guess ?? this.target;
-      this.draw(near.images.filter((one) => !store.decided.has(one.image) || one.label));
+      this.draw(near.images.filter((one) => !store.decided.has(one.image) || one.label), again);
     } catch (error) {
       this.root.replaceChildren(blank("cross", "That image is not here", error.message, toSuggested()));
     }
@@ -49,7 +50,7 @@ export class Similar {
     else if (this.actions) this.bar();
   }
 
-  draw(items) {
+  draw(items, again) {
     suggest(this.target);
     const { told } = this;
     const said = told.label ? ["Labeled ", h("bdi", {}, told.label)] : told.none ? ["None of the classes"] : told.guess ? ["Guess: ", h("bdi", {}, told.guess)] : ["Not labeled"];
@@ -57,11 +58,11 @@ export class Similar {
       h("div", { class: "viewhead" }, h("h2", {}, "More like this"), h("p", { class: "note" }, "The nearest images come first. Choose those of one class and press its key; Enter takes the class shown on the button.")),
       h("div", { class: "query" }, h("figure", {}, picture(told.image ?? this.image, 192, `The image to compare with: ${told.name}`)), h("div", {}, h("h3", {}, said), h("p", { class: "note" }, h("bdi", {}, told.name)),
         h("button", { type: "button", class: "flat", onclick: () => this.grid.choose(this.grid.chosen.size ? [] : this.grid.items.filter((one) => !one.label).map((one) => one.image)) }, "Choose all, or none"))),
-      this.grid.element, (this.actions = h("div", { class: "actionbar" })));
+      this.grid.element, (this.actions = actionbar()));
     this.grid.set(items);
     this.grid.focus();
     preload(items.slice(0, 4).map((one) => one.image), 192);
-    say(`${images(items.length)} like ${told.name}.`);
+    if (!again) say(`${images(items.length)} like ${told.name}.`);
   }
 
   bar() {
@@ -84,7 +85,7 @@ export class Similar {
     const done = new Set(meant);
     this.grid.set(path === "assign" ? this.grid.items.map((one) => (done.has(one.image) ? { ...one, label } : one)) : this.grid.items.filter((one) => !done.has(one.image)));
     this.grid.focus();
-    say(`${images(meant.length)}: ${label ?? path}.`);
+    say(decided(path, meant.length, label));
   }
 
   assign(label) {

@@ -1,9 +1,10 @@
 // Suggested: the images whose labels help most, one after another or as a grid.
 
 import { get } from "./api.js";
-import { blank, cap, count, h, icon, images, percent, picture, preload, say, tool } from "./dom.js";
+import { actionbar, blank, body, cap, count, decided, h, icon, images, percent, picture, preload, say, tool } from "./dom.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
+import { Stage } from "./stage.js";
 import { classes, decide, store } from "./store.js";
 
 const AHEAD = 24, FEW = 10, BIG = 640, SMALL = 96;
@@ -18,6 +19,7 @@ export class Suggested {
     this.version = -1;
     this.loading = false;
     this.grid = new Grid("Suggested images", "chosen", { onchange: () => this.bar(), onopen: (image) => this.open(image) });
+    this.stage = new Stage("Image to label");
     this.since = 0;
     this.unusable = new Set();
   }
@@ -88,24 +90,30 @@ export class Suggested {
     this.fill();
   }
 
-  draw() {
+  // done: what was done just now, in words.
+  draw(done = "") {
     suggest(this.asGrid ? null : (this.current?.guess ?? null));
     if (!this.current) return this.root.replaceChildren(this.nothing());
     if (this.asGrid) {
       this.grid.set(this.queue.slice(0, batchSize()));
-      this.root.replaceChildren(this.head(), this.grid.element, (this.actions = h("div", { class: "actionbar" })));
-      if (document.activeElement === document.body || document.activeElement === this.root) this.grid.focus();
+      this.root.replaceChildren(this.head(), this.grid.element, (this.actions = actionbar()));
+      if ([body, this.root].includes(document.activeElement)) this.grid.focus();
+      if (done) say(done);
       return this.bar();
     }
     this.since = performance.now();
-    const one = this.current;
-    const frame = h("figure", { class: "big" }, picture(one.image, BIG, `Image to label: ${one.name ?? one.image}`, { class: "main" }), h("figcaption", {}, h("bdi", {}, one.name ?? `image ${one.image}`), h("a", { href: `/full/${one.image}?v=${document.body.dataset.stamp}`, target: "_blank", rel: "noopener" }, "full size")));
+    const one = this.current, name = one.name ?? `image ${one.image}`;
     this.strip = h("div", { class: "film", "aria-label": "Labeled just now, and coming next", role: "group" });
-    this.root.replaceChildren(this.head(), h("div", { class: "stage" }, frame, facts(one, (label) => this.assign(label))), (this.actions = h("div", { class: "actionbar" })), this.strip);
+    this.stage.show(this.root, one.image, name, {
+      done,
+      words: [one.guess ? `Guess: ${one.guess}, ${percent(one.probability)}.` : "No guess yet.", one.reason],
+      head: this.head(),
+      caption: h("a", { href: `/full/${one.image}?v=${document.body.dataset.stamp}`, target: "_blank", rel: "noopener" }, "full size"),
+      beside: facts(one, (label) => this.assign(label)),
+      below: [(this.actions = actionbar()), this.strip],
+    });
     this.bar();
     this.film();
-    if (document.activeElement === document.body) this.root.focus({ preventScroll: true });
-    say(`${one.reason ?? ""} ${one.guess ? `Guess: ${one.guess}, ${percent(one.probability)}` : ""}`);
   }
 
   head() {
@@ -166,9 +174,8 @@ export class Suggested {
     for (const image of chosen) this.history.push({ image, label: label ?? { none: "none of these", skip: "skipped" }[path] });
     this.queue = this.queue.filter((one) => !gone.has(one.image));
     this.grid.chosen.clear();
-    this.draw();
+    this.draw(decided(path, chosen.length, label));
     this.ahead();
-    say(`${label ?? path}: ${images(chosen.length)}.`);
     if (this.queue.length < FEW || this.asGrid) this.fill();
   }
 
