@@ -2,8 +2,8 @@
 
     python benchmarks/processes.py --data PATH_OF_CIFAR10
 
-Both sides run ``daso train`` on CIFAR-10-LT, the first one under torchrun; their rounds alternate.
-The time of a step is that between the first and the last row of the training.
+Both sides run ``daso train`` on CIFAR-10-LT, the first one under torchrun, until they have done
+some steps; their rounds alternate. The time of a step is that between the first and the last row.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any, Literal
 
 import tyro
@@ -41,15 +43,20 @@ def seconds_a_step(options: Processes, processes: int) -> float:
     with tempfile.TemporaryDirectory() as place:
         words = ["train", "cifar10-n500-g100", "--data", options.data, "--method", options.method]
         words += ["--precision", options.precision, "--device", "cpu", "--out", f"{place}/run"]
-        words += ["--steps", options.steps, "--evaluate-every", options.steps, "--log-every", 5]
-        command = daso_command(*words)
+        command = daso_command(*words, "--log-every", 5)
         if processes > 1:
             torchrun = ["-m", "torch.distributed.run", "--standalone"]
             torchrun += [f"--nproc-per-node={processes}"]
             command = [sys.executable, *torchrun, *command[1:]]
-        subprocess.run(command, check=True, env=environment_with(threads), capture_output=True)
-        rows = read_rows(Path(place, "run", "metrics.jsonl"))
-    first, *_, last = (row for row in rows if row["event"] == "train")
+        environment = environment_with(threads)
+        with subprocess.Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as run:
+            rows: list[Any] = []
+            while run.poll() is None and not (rows and rows[-1]["step"] >= options.steps):
+                time.sleep(0.2)
+                path = Path(place, "run", "metrics.jsonl")
+                rows = read_rows(path) if path.exists() else []
+            run.terminate()
+    first, *_, last = rows
     return float(last["seconds"] - first["seconds"]) / float(last["step"] - first["step"])
 
 
