@@ -142,7 +142,8 @@ class Session:
             advice, free = self._adviser.advice, self._free
         if advice is None:
             return {"total": 0, "images": []}
-        return answers.surest(advice, label, free, start, count)
+        found = answers.surest(advice, label, free, start, count)
+        return found | {"images": self._named(found["images"])}
 
     def similar(self, image: int, count: int) -> list[Answer]:
         """Return the images nearest to one, by the cosine of their features."""
@@ -152,7 +153,7 @@ class Session:
             names = list(self._decisions.names)
         if advice is None:
             return []
-        return answers.similar(advice, image, count, labels, names)
+        return self._named(answers.similar(advice, image, count, labels, names))
 
     def doubtful(self, count: int) -> list[Answer]:
         """Return labeled images that the others contradict, the most doubtful first."""
@@ -339,6 +340,9 @@ class Session:
             raise OptionError(
                 f"no class {str(name)[:80]!r}; add it first.{nearest(str(name), names)}"
             )
+
+    def _named(self, found: Sequence[Answer]) -> list[Answer]:
+        return [one | {"name": self.images.name(one["image"])} for one in found]
 
     def _described(self, image: int) -> Answer:
         advice, decisions = self._adviser.advice, self._decisions
