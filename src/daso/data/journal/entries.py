@@ -177,10 +177,10 @@ class Journal:
             self._entries += entries
             return entries
 
-    def has(self, key: str) -> bool:
-        """Whether there is an entry of a request."""
+    def of_request(self, key: str | None) -> list[Entry]:
+        """Return the entries of a request, of which a kill may have left only the first ones."""
         with self._lock:
-            return any(entry.key == key for entry in reversed(self._entries))
+            return [] if key is None else [entry for entry in self._entries if entry.key == key]
 
     def undo(self, key: str | None = None) -> Entry | None:
         """Undo the person's newest action that is not undone; return it.

@@ -101,9 +101,7 @@ class Api:
             raise DataError("action: a text of 8 to 64 characters is needed, another each time")
         with self._acting:
             if key not in self._answered:
-                # An earlier process may have done it, and been killed before it answered.
-                is_done = self.session.journal.has(key)
-                self._answered[key] = (None if is_done else ACTIONS[name](self, sent)) or {}
+                self._answered[key] = ACTIONS[name](self, sent) or {}
                 while len(self._answered) > MOST_REMEMBERED:
                     self._answered.popitem(last=False)
             return {**self.state(), **self._answered[key]}
