@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daso.data.class_names import is_missing
+from daso.data.class_names import is_missing, name_faults
 from daso.data.journal import Journal
 from daso.data.journal.entries import Action
 from daso.errors import DataError, OptionError, nearest
@@ -248,6 +248,9 @@ class Session:
                 raise OptionError("a class needs a name")
             if is_missing(name):
                 raise OptionError(f"{name!r} reads like a missing label; choose another name")
+            for code, fault, _ in name_faults([name]):
+                if code == "unseen-name":
+                    raise OptionError(f"{fault}; choose another name")
             if name in self._decisions.names:
                 raise OptionError(f"there is a class {name!r} already")
             entry = self.journal.append("class", label=name, round=self._round, key=key)
@@ -353,9 +356,8 @@ class Session:
     def _check_class(self, name: str) -> None:
         names = self._decisions.names
         if name not in names:
-            raise OptionError(
-                f"no class {str(name)[:80]!r}; add it first.{nearest(str(name), names)}"
-            )
+            shown = str(name)[:80]
+            raise OptionError(f"no class {shown!r}; add it first.{nearest(shown, names)}")
 
     def _described(self, image: int) -> Answer:
         advice, decisions = self._adviser.advice, self._decisions
