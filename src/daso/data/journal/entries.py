@@ -137,7 +137,9 @@ class Journal:
             InUseError: another process has it open.
             RunError: see ``read``; or the folder cannot be written.
         """
-        check_writable(path.parent)
+        check_writable(
+            path.parent, "labels are kept beside the data; label a copy that can be written"
+        )
         held = lock_file(
             path.with_name(f".{path.name}.lock"),
             lambda who: f"{path} is open in another page{who}; close that one first",
