@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 an error that the user can correct or a reader that closed the
             output early (``daso methods | head -1``), 2 wrong usage.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names need not be in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
@@ -123,8 +125,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not closed:
             raise
         for stream in closed:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _silence(stream)
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in REFUSALS:
+            raise
+        _silence(sys.stdout)  # what is left in it would be written at the exit
+        text = f"cannot write the output: {error.strerror}; {REFUSALS[error.errno]}"
+        print(f"daso: {text}", file=sys.stderr)
+        return 1
+
+
+def _open_closed_streams() -> None:
+    """Let what a shell has closed (``daso train photos/ >&-``) lead to nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the exit
+
+
+def _silence(stream: TextIO) -> None:
+    with contextlib.suppress(OSError):  # the stream has no file descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:
