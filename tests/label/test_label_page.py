@@ -213,6 +213,10 @@ def test_a_cold_start_asks_for_classes_and_ends_when_all_is_decided(
     expect(page.locator(".state h2")).to_contain_text("Nothing is left")
     settled(page)
     assert served.labels == {path.name: truth(path.name) for path in folder.glob("*.png")}
+    another = visit.open(f"{served.address}#progress")
+    expect(another.locator(".bars li").first).to_be_visible()
+    another.keyboard.press("u")
+    expect(page.locator(".big figcaption bdi")).to_have_text(name)
 
 
 def test_a_file_that_vanished_leaves_a_note_in_its_place(
