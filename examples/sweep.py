@@ -109,6 +109,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=20)
     command, options = parser.parse_known_args()
+    if wrong := [text for text in command.vary if "=" not in text]:
+        parser.error(f"--vary {wrong[0]}: must be OPTION=VALUES")
     space = dict(text.split("=", 1) for text in command.vary)
     # Like Ctrl-C: the training saves a checkpoint before this process ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -142,6 +142,23 @@ def test_nothing_depends_on_scale_or_offset_of_a_feature(long_tailed: Any) -> No
     np.testing.assert_allclose(plain, moved, atol=1e-3)
 
 
+def test_features_may_be_very_large_or_very_small(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    supervised = small(method="supervised", steps=10)
+    plain = supervised.fit(X, y).predict_proba(test)
+    for factor in (1e-200, 1e200):
+        scaled = supervised.fit(X * factor, y).predict_proba(test * factor)
+        np.testing.assert_allclose(plain, scaled, atol=1e-6)
+
+
+def test_images_that_may_not_be_written_raise_no_warning() -> None:
+    X, y = images()
+    X.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small(network="small-4", steps=3, batch_size=8).fit(X, y).predict(X)
+
+
 class Rows(nn.Module):
     """Features of an image: a linear map of its rows' means."""
 
@@ -200,6 +217,8 @@ def test_a_score_of_texts_and_numbers_is_refused(long_tailed: Any) -> None:
     model = small(steps=5).fit(X, y)
     with pytest.raises(ValueError, match="no texts, and y holds texts"):
         model.score(test, truth.astype(str))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.score(test, truth[1:])
     with pytest.raises(ValueError, match="are texts, and y holds other values"):
         model.fit(X, np.where(y < 0, "-1", np.char.add("class ", y.astype(str)))).score(test, truth)
 

@@ -56,3 +56,10 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert f"best: {last[best]:.1%} with" in printed
     config = read_json(Path(best) / "config.json")
     assert repr(config["train"]["learning_rate"]) in printed.splitlines()[-1]
+
+
+def test_values_without_an_option_are_refused(tmp_path: Path) -> None:
+    words = ["digits", "--out", str(tmp_path / "out"), "--vary", "learning-rate"]
+    assert finish(start(run_script, EXAMPLE, words, {}, said := tmp_path / "said")) == 2
+    assert "--vary learning-rate: must be OPTION=VALUES" in said.read_text()
+    assert not (tmp_path / "out").exists()

@@ -96,7 +96,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, cure: str = "choose another folder") -> None:
     """Refuse, before long work, a folder that cannot be written; leave nothing behind."""
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -104,7 +104,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise RunError(f"cannot write into {folder}: {reason}; choose another folder") from error
+        raise RunError(f"cannot write into {folder}: {reason}; {cure}") from error
 
 
 def try_lock(file: io.FileIO) -> bool:

@@ -99,6 +99,8 @@ def test_what_cannot_calibrate_is_refused_and_changes_nothing(
     broken = shutil.copytree(more, tmp_path / "broken")
     (broken / "emu" / "broken.png").write_bytes(b"no image")
     cases.append((broken, "broken.png"))
+    shutil.copytree(more / "emu", tmp_path / "one" / "emu")
+    cases.append((tmp_path / "one", "two class folders"))
     for place, words in cases:
         status, said = calibrate(capsys, run, place)
         assert status in (1, 2), place

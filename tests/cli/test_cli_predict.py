@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rights import as_nobody
 
 from daso.cli import main
 from daso.cli.prediction.inputs import Inputs
@@ -205,3 +206,15 @@ def test_predict_from_a_damaged_run(finished_run: Path, tmp_path: Path, capsys: 
     status, rows, errors = predict(capsys, finished_run, tmp_path / "image.png")
     assert (status, rows) == (1, [])
     assert "every checkpoint" in errors
+
+
+def test_an_image_in_a_closed_folder_is_not_called_missing(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "image.png").touch()
+    closed.chmod(0)
+    try:
+        with as_nobody(tmp_path), pytest.raises(PermissionError):
+            Inputs([str(closed / "image.png")])
+    finally:
+        closed.chmod(0o755)

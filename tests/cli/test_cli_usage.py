@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -356,6 +357,22 @@ def test_a_reader_that_closes_before_the_end_is_no_error_to_speak_of(line: str) 
     assert process.stderr is not None
     process.stdout.close()
     assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
+@pytest.mark.parametrize("line", ["--help", "methods", "presets --json", "--nothing"])
+def test_a_closed_output_or_a_full_disk_is_no_fault_of_daso(line: str) -> None:
+    daso = f"{shlex.quote(sys.executable)} -m daso {line}"
+    for end in (">&-", ">&- 2>&-", "> /dev/full"):
+        if "full" in end and not Path("/dev/full").exists():
+            continue
+        result = subprocess.run(
+            ["sh", "-c", f"{daso} {end}"], capture_output=True, text=True, check=False
+        )
+        fails = line == "--nothing" or "full" in end
+        assert bool(result.returncode) == fails
+        assert "Traceback" not in result.stderr
+        if "full" in end and line != "--nothing":
+            assert "cannot write the output: No space left" in result.stderr
 
 
 def test_a_reader_of_errors_that_closes_ends_a_training(tmp_path: Path) -> None:

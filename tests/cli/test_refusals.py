@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import NoReturn
 
@@ -75,3 +76,35 @@ def test_those_of_a_run_that_is_repeated(
     for line, words in (("--threshold 2", "--threshold"), ("--network hello", "unknown network")):
         assert main(["train", "--like", str(finished_run), *line.split()]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train LONG",
+        "train . --out LONG",
+        "train --like LONG",
+        "data check LONG",
+        "label LONG",
+        *(f"{verb} LONG" for verb in ("resume", "evaluate", "report", "validate", "compare")),
+    ],
+)
+def test_paths_that_the_system_refuses_are_told(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.replace("LONG", name := 300 * "x").split()) == 1
+    said = capsys.readouterr().err
+    assert name in said
+    assert "shorten the name" in said
+
+
+def test_a_path_of_daso_itself_that_is_missing_is_no_error_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(words: list[str]) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "part of daso")
+
+    monkeypatch.setattr("daso.cli.verbs.listings.methods.run", fail)
+    with pytest.raises(FileNotFoundError):
+        main(["methods"])

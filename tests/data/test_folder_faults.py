@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from photo_folders import first_values, picture, read_folder, write_photos
 from PIL import Image
+from rights import as_nobody
 
 from daso.data.images.cache import Cache
 from daso.data.open import open_source
@@ -135,25 +133,6 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(folder: Path) -> None
         )
         with pytest.raises(DataError, match=r"gone\.jpg: No such file"):
             open_source(str(folder), cache=cache)
-
-
-@contextlib.contextmanager
-def as_nobody(folder: Path) -> Iterator[None]:
-    """Take the rights of root away, which would read everything; *folder* can be reached all the same."""
-    if os.geteuid() != 0:
-        yield
-        return
-    above = [part for part in (folder, *folder.parents) if part.stat().st_mode & 0o755 == 0o700]
-    modes = [part.stat().st_mode for part in above]
-    for part in above:
-        part.chmod(part.stat().st_mode | 0o55)
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        for part, mode in zip(above, modes, strict=True):
-            part.chmod(mode)
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o644], ids=["closed", "not to be entered"])

@@ -209,7 +209,7 @@ def test_a_journal_that_another_program_changed_is_not_written_over(tmp_path: Pa
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot"):
+    with pytest.raises(RunError, match="label a copy"):
         Journal.open(tmp_path / "file" / "j.jsonl")
 
 

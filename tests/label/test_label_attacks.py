@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
-from label.conftest import TOKEN, Served
+from label.conftest import TOKEN, Served, client_of
 
 JSON = {"content-type": "application/json"}
 
@@ -233,6 +235,36 @@ def test_class_names_are_text(ask: Callable[..., httpx.Response]) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert ask("/api/image/33").json()["label"] == name
+
+
+def test_words_and_emoji_with_joiners_are_class_names(
+    ask: Callable[..., httpx.Response],
+) -> None:
+    for number, name in enumerate(
+        ("\u0645\u06cc\u200c\u062e", "\U0001f469\u200d\U0001f467", "犬\u3000猫")
+    ):
+        sent = {"name": name, "action": f"joined class {number}"}
+        assert ask("/api/class", sent).status_code == 200
+        assert ask("/api/assign", label(34, name)).status_code == 200
+        assert ask("/api/image/34").json()["label"] == name
+        assert ask(f"/api/believed?label={quote(name)}").status_code == 200
+
+
+def test_names_in_the_data_may_be_any_text(serve: Callable[..., Served], photos: Path) -> None:
+    folder = photos.rename(photos.with_name("caf\udce9"))
+    (folder / "labeled/one").rename(folder / "labeled/a\u202eb")
+    (folder / "test/one").rename(folder / "test/a\u202eb")
+    for path in list((folder / "unlabeled").iterdir()):
+        path.rename(path.with_name(f"\udcff\n{path.name}"))
+    served = serve(folder)
+    client = client_of(served)
+    image = client.get("/api/suggest").raise_for_status().json()["images"][0]
+    client.post("/api/assign", json=label(image["image"], "a\u202eb")).raise_for_status()
+    assert served.labels == {image["name"]: "a\u202eb"}
+    (folder / image["name"]).unlink()
+    answer = client.post("/api/assign", json=label(image["image"], "two"))
+    assert answer.status_code == 400
+    assert image["name"] in answer.json()["error"]
 
 
 def test_a_vanished_file_is_told_in_words(

@@ -71,6 +71,32 @@ def test_a_request_that_is_sent_again_after_a_restart_is_done_once(
     assert len(Journal.read(again.journal.path).entries) == 9
 
 
+def test_a_request_of_which_a_kill_left_a_part_is_completed(
+    served: Served, serve: Callable[..., Served]
+) -> None:
+    images = list(range(30, 60))
+    sent: dict[str, Any] = {"images": images, "label": "two", "action": "confirmed grid"}
+    undo: dict[str, Any] = {"count": 8, "action": "undo of eight"}
+    client_of(served).post("/api/assign", json=sent).raise_for_status()
+    served.stop()
+    lines = served.journal.path.read_bytes().splitlines(keepends=True)
+    served.journal.path.write_bytes(b"".join(lines[:11]) + lines[11][:70])
+    again = serve(served.folder)
+    client = client_of(again)
+    for _ in range(2):
+        state = client.post("/api/assign", json=sent).raise_for_status().json()
+        assert state["undoable"] == len(images)
+    assert len(again.labels) == len(images)
+    client.post("/api/undo", json=undo).raise_for_status()
+    again.stop()
+    lines = again.journal.path.read_bytes().splitlines(keepends=True)
+    again.journal.path.write_bytes(b"".join(lines[:-3]))
+    client = client_of(third := serve(served.folder))
+    for _ in range(2):
+        client.post("/api/undo", json=undo).raise_for_status()
+        assert len(third.labels) == len(images) - 8
+
+
 def test_a_slow_disk_holds_up_nobody_who_looks(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

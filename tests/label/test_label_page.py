@@ -213,6 +213,10 @@ def test_a_cold_start_asks_for_classes_and_ends_when_all_is_decided(
     expect(page.locator(".state h2")).to_contain_text("Nothing is left")
     settled(page)
     assert served.labels == {path.name: truth(path.name) for path in folder.glob("*.png")}
+    another = visit.open(f"{served.address}#progress")
+    expect(another.locator(".bars li").first).to_be_visible()
+    another.keyboard.press("u")
+    expect(page.locator(".big figcaption bdi")).to_have_text(name)
 
 
 def test_a_file_that_vanished_leaves_a_note_in_its_place(
@@ -232,5 +236,13 @@ def test_a_file_that_vanished_leaves_a_note_in_its_place(
     name = shown_name(page)
     page.keyboard.press(key_of(page, truth(name)))
     settled(page)
+    served.session.wait()
+    page.keyboard.press("Alt+2")
+    image = page.locator(".grid .tile").first.get_attribute("data-image")
+    lost = photos / served.session.images.name(int(str(image)))
+    lost.unlink()
+    page.locator(".actionbar .primary").click()
+    expect(page.locator("#toasts .bad", has_text=lost.name)).to_be_visible()
+    assert page.locator("#toasts .good").count() == 0
     visit.errors[:] = [text for text in visit.errors if "Failed to load resource" not in text]
     assert served.labels == {name: truth(name)}

@@ -99,7 +99,8 @@ def test_hundreds_of_classes_are_searched(
 ) -> None:
     random = np.random.default_rng(0)
     for number in range(300):
-        path = tmp_path / "many" / "labeled" / f"species {number:03}" / f"{number}.png"
+        label = f"species {number:03}" if number else f"0 a name of {'many ' * 20}words"
+        path = tmp_path / "many" / "labeled" / label / f"{number}.png"
         path.parent.mkdir(parents=True)
         Image.fromarray(random.integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
     (tmp_path / "many" / "unlabeled").mkdir()
@@ -117,6 +118,19 @@ def test_hundreds_of_classes_are_searched(
     page.keyboard.press("Enter")
     settled(page)
     assert served.labels == {name: "species 273"}
+    assert page.locator(".classes").evaluate("list => list.scrollWidth - list.clientWidth") == 0
+
+
+def test_an_address_with_an_odd_end_opens_a_view(visit: Labeling, served: Served) -> None:
+    page = visit.label(served)
+    for end, told in (
+        ("similar/%E0%A4%A", "Start from an image"),
+        ("confirm/%", "Is this all"),
+        ("__proto__", "What is this?"),
+        ("toString", "What is this?"),
+    ):
+        page.evaluate("end => (location.hash = end)", end)
+        expect(page.locator("#view h2")).to_contain_text(told)
 
 
 VIEWS = {
@@ -146,6 +160,8 @@ def test_every_view_fits_is_accessible_and_follows_the_theme(
             page.emulate_media(color_scheme=theme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
             assert inaccessible(page) == [], view
+            if width < 860 and (panel := page.locator("#panel").bounding_box()):
+                assert panel["y"] + panel["height"] == 900, view  # within reach of a thumb
             color = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (int(color.split("(")[1].split(",")[0]) > 128) == (theme == "light")
             backgrounds.add(color)

@@ -229,3 +229,13 @@ def test_features_are_kept_until_the_images_change(tmp_path: Path) -> None:
     other = make_digits(tmp_path, each=4, images=101)
     more = cached(path, Images(other.data), encoder)
     assert len(more.features) == 101
+
+
+def test_features_that_cannot_be_kept_are_used(tmp_path: Path) -> None:
+    digits = make_digits(tmp_path, images=100)
+    images, told = Images(digits.data), list[str]()
+    (tmp_path / "file").write_text("")
+    embedding = cached(tmp_path / "file" / "f", images, of_patches(images), notice=told.append)
+    assert len(embedding.features) == 100
+    (message,) = told
+    assert "name a folder" in message

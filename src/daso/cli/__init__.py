@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -41,6 +43,19 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals that end a verb as Ctrl-C does, with a word on how to go on."""
+
+REFUSALS = {
+    errno.EACCES: "grant access to it and to the folders that it is in (chmod u+rwX)",
+    errno.EPERM: "grant access to it",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.ELOOP: "correct the symbolic link",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "connect the network drive again",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+}
+"""What to do if the operating system refuses a path; any other error of it is a fault of daso."""
 
 
 class Ended(KeyboardInterrupt):
@@ -96,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 an error that the user can correct or a reader that closed the
             output early (``daso methods | head -1``), 2 wrong usage.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names need not be in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
@@ -109,8 +125,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not closed:
             raise
         for stream in closed:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _silence(stream)
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in REFUSALS:
+            raise
+        _silence(sys.stdout)  # what is left in it would be written at the exit
+        text = f"cannot write the output: {error.strerror}; {REFUSALS[error.errno]}"
+        print(f"daso: {text}", file=sys.stderr)
+        return 1
+
+
+def _open_closed_streams() -> None:
+    """Let what a shell has closed (``daso train photos/ >&-``) lead to nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the exit
+
+
+def _silence(stream: TextIO) -> None:
+    with contextlib.suppress(OSError):  # the stream has no file descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -140,6 +175,12 @@ def _run(argv: Sequence[str]) -> int:
     except DasoError as error:
         print(f"daso: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
+    except OSError as error:
+        if error.filename is None or error.errno not in REFUSALS:
+            raise
+        path, reason = os.fsdecode(error.filename), error.strerror
+        print(f"daso: {path}: {reason}; {REFUSALS[error.errno]}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
         return stopped(interrupt)
 

@@ -221,6 +221,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         labels = as_column(y)
+        check_consistent_length(X, labels)
         labeled = ~unlabeled_rows(labels, self.classes_)
         called = f"{type(self).__name__}.score"
         if not labeled.any():

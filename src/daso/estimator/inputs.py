@@ -25,7 +25,9 @@ class Scaling:
 
     @classmethod
     def of(cls, rows: Array) -> Scaling:
-        mean, scale = rows.mean(0), rows.std(0)
+        # Squares of 1e200 and of 1e-200 are no numbers; a power of two changes no digit.
+        unit = np.ldexp(1.0, np.frexp(np.abs(rows).max(0))[1] - 1)
+        mean, scale = unit * (rows / unit).mean(0), unit * (rows / unit).std(0)
         # A feature that did not vary (but for rounding) has taught nothing: it becomes 0.
         return cls(mean, np.where(scale > 1e-12 * np.abs(mean), scale, np.inf))
 

@@ -30,7 +30,7 @@ def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:
     Images are uint8 (N, C, H, W). Features, float64 (N, D), go through the networks in double
     precision, so that the answer for a row does not depend on the other rows.
     """
-    rows = torch.from_numpy(np.ascontiguousarray(inputs))
+    rows = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))  # copied if read-only
     if rows.dim() == 2:
         networks = [copy.deepcopy(network).cpu().double() for network in networks]
     logits = [predict_logits(network, rows).double() for network in networks]

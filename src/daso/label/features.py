@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from daso.data.images.decode import decode, read_header
 from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.data.images.layout import Layout, choose_layout
-from daso.errors import DataError
-from daso.files import read_arrays, save_arrays
+from daso.errors import DataError, RunError
+from daso.files import make_folder, read_arrays, save_arrays
 from daso.label.images import Embedding, Flags, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
@@ -184,11 +184,16 @@ def _decoded(
 
 
 def cached(
-    path: Path, images: Images, encoder: Encoder, progress: Progress | None = None
+    path: Path,
+    images: Images,
+    encoder: Encoder,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] = lambda message: None,
 ) -> Embedding:
     """Return features from a file, or compute and keep them there.
 
-    A file of other images, or of another encoder, is replaced.
+    A file of other images, or of another encoder, is replaced. *notice* is called with a message if
+    they cannot be kept.
     """
     digest = hashlib.sha256(json.dumps([FORMAT, DIMENSIONS, encoder.about]).encode())
     for text in images.origins():
@@ -203,5 +208,9 @@ def cached(
         pass  # there is none, or it is damaged
     embedding = embed(images, encoder, progress)
     about = {"key": key, "unreadable": embedding.unreadable}
-    save_arrays(path, {"features": embedding.features}, "features", about)
+    try:
+        make_folder(path.parent)
+        save_arrays(path, {"features": embedding.features}, "features", about)
+    except RunError as error:
+        notice(f"note: {error}; the images are compared again at the next start")
     return embedding

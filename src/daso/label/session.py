@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daso.data.class_names import is_missing
+from daso.data.class_names import is_missing, name_faults
 from daso.data.journal import Journal
 from daso.data.journal.entries import Action
 from daso.errors import DataError, OptionError, nearest
@@ -35,8 +35,8 @@ class Session:
 
     Images are numbers (see ``Images``); answers are JSON values. After every 20 decisions a thread
     fits the live head again, and ``version`` grows when its suggestions are there. Before the first
-    features images are suggested at random. The actions of a request may have its key; see
-    ``Journal.has``.
+    features images are suggested at random. The actions of a request may have its key: what an
+    earlier process has done of it, before it was killed, is not done again.
 
     Raises:
         DataError: the embedding has another number of images.
@@ -205,23 +205,30 @@ class Session:
     ) -> Answer:
         """Give images a class; they may have had another, and each is one step of ``undo``."""
         with self._writing:
-            self._check_class(label)
-            return self._act("label", ((image, label) for image in images), seconds, key)
+            left = self._left(images, key)
+            if left:
+                self._check_class(label)
+            return self._act("label", ((image, label) for image in left), seconds, key)
 
     def none(self, *images: int, key: str | None = None) -> Answer:
         """Say that images are of none of the classes; they are not used any more."""
-        return self._act("none", ((image, None) for image in images), None, key)
+        with self._writing:
+            return self._act(
+                "none", ((image, None) for image in self._left(images, key)), None, key
+            )
 
     def skip(self, *images: int, key: str | None = None) -> Answer:
         """Put images aside; they are not suggested again."""
-        return self._act("skip", ((image, None) for image in images), None, key)
+        with self._writing:
+            return self._act(
+                "skip", ((image, None) for image in self._left(images, key)), None, key
+            )
 
     def keep(self, *images: int, key: str | None = None) -> Answer:
         """Say that the labels of images are right."""
         with self._writing:
             chosen: list[tuple[int, str | None]] = []
-            for image in images:
-                self.images.check(image)
+            for image in self._left(images, key):
                 label = int(self._decisions.labels[image])
                 if label < 0:
                     raise OptionError(f"image {image} has no label to keep; assign one")
@@ -236,10 +243,15 @@ class Session:
         """
         name = name.strip()
         with self._writing:
+            if self.journal.of_request(key):
+                return self.state()
             if not name:
                 raise OptionError("a class needs a name")
             if is_missing(name):
                 raise OptionError(f"{name!r} reads like a missing label; choose another name")
+            for code, fault, _ in name_faults([name]):
+                if code == "unseen-name":
+                    raise OptionError(f"{fault}; choose another name")
             if name in self._decisions.names:
                 raise OptionError(f"there is a class {name!r} already")
             entry = self.journal.append("class", label=name, round=self._round, key=key)
@@ -252,7 +264,7 @@ class Session:
         """Take back the newest actions, one by one, as many as there are; they are listed."""
         with self._writing:
             undone = []
-            for _ in range(count):
+            for _ in range(count - len(self.journal.of_request(key))):
                 entry = self.journal.undo(key)
                 if entry is None:
                     break
@@ -268,6 +280,14 @@ class Session:
             self.journal.append("round", round=self._round + 1, details=details)
             self._round += 1
 
+    def _left(self, images: Iterable[int], key: str | None) -> list[int]:
+        """Return the images that a request has not decided yet."""
+        done = {entry.image for entry in self.journal.of_request(key)}
+        chosen = list(images)
+        for image in chosen:
+            self.images.check(image)
+        return [image for image in chosen if self.images.name(image) not in done]
+
     def _act(
         self,
         action: Action,
@@ -276,9 +296,9 @@ class Session:
         key: str | None,
     ) -> Answer:
         """Write an action for several images, all or none of them, and follow it."""
-        pairs = list(chosen)
+        if not (pairs := list(chosen)):
+            return self.state()
         for image, _ in pairs:
-            self.images.check(image)
             if self._decisions.labels[image] == SORTED:
                 what = f"image {image} was sorted into the folder of its class"
                 raise OptionError(f"{what}; decide about the file there")
@@ -337,9 +357,8 @@ class Session:
     def _check_class(self, name: str) -> None:
         names = self._decisions.names
         if name not in names:
-            raise OptionError(
-                f"no class {str(name)[:80]!r}; add it first.{nearest(str(name), names)}"
-            )
+            shown = str(name)[:80]
+            raise OptionError(f"no class {shown!r}; add it first.{nearest(shown, names)}")
 
     def _named(self, found: Sequence[Answer]) -> list[Answer]:
         return [one | {"name": self.images.name(one["image"])} for one in found]

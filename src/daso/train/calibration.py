@@ -140,11 +140,16 @@ def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> Labe
 
     Raises:
         DataError: an image cannot be read, or a class is not one of the model's.
-        OptionError: the model takes vectors, or the place holds arrays.
+        OptionError: the model takes vectors, or the place holds arrays or no labels.
     """
-    listing = list_own(str(place), Reading()) if len(model.image_shape) == 3 else None
+    if len(model.image_shape) != 3:
+        raise OptionError(f"{place}: labeled images can be given to a model of images only")
+    listing = list_own(str(place), Reading())
     if listing is None:
-        raise OptionError(f"{place}: only labeled images can be given, for a model of images")
+        raise OptionError(
+            f"{place}: no labeled images in a known layout; give a folder with two class folders "
+            "or more, a list of images with labels, a table or shards"
+        )
     numbers = {name: number for number, name in enumerate(model.class_names)}
     names = [same_name(name, model.class_names) for name in listing.class_names]
     if unknown := [name for name in names if name not in numbers]:

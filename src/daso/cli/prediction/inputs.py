@@ -80,7 +80,7 @@ class Inputs:
         self.several: list[str] = []
         self.places: list[str] = []
         for place in places:
-            if place == STDIN or os.path.lexists(place):
+            if place == STDIN or _is_there(place):
                 self.places.append(place)
                 continue
             pattern = glob.has_magic(place)
@@ -121,6 +121,17 @@ class Inputs:
                 yield from _not_empty(place, _arrays(path, self.passed))
             else:
                 yield Input(place, path)
+
+
+def _is_there(place: str) -> bool:
+    """Whether a path exists; a ``PermissionError`` is raised if that cannot be known."""
+    try:
+        os.lstat(place)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _not_empty(place: str, inputs: Iterator[Input]) -> Iterator[Input]:

@@ -137,7 +137,9 @@ class Journal:
             InUseError: another process has it open.
             RunError: see ``read``; or the folder cannot be written.
         """
-        check_writable(path.parent)
+        check_writable(
+            path.parent, "labels are kept beside the data; label a copy that can be written"
+        )
         held = lock_file(
             path.with_name(f".{path.name}.lock"),
             lambda who: f"{path} is open in another page{who}; close that one first",
@@ -177,10 +179,10 @@ class Journal:
             self._entries += entries
             return entries
 
-    def has(self, key: str) -> bool:
-        """Whether there is an entry of a request."""
+    def of_request(self, key: str | None) -> list[Entry]:
+        """Return the entries of a request, of which a kill may have left only the first ones."""
         with self._lock:
-            return any(entry.key == key for entry in reversed(self._entries))
+            return [] if key is None else [entry for entry in self._entries if entry.key == key]
 
     def undo(self, key: str | None = None) -> Entry | None:
         """Undo the person's newest action that is not undone; return it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from daso.data.images.encoded import WORKERS
@@ -32,6 +33,7 @@ MOST_IMAGES = 500
 MOST_REMEMBERED = 2_000
 """Actions whose repetition is recognized: a browser sends an action again if no answer came."""
 LONGEST_NAME = 200
+"""Characters of a new class."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}
 
@@ -101,9 +103,7 @@ class Api:
             raise DataError("action: a text of 8 to 64 characters is needed, another each time")
         with self._acting:
             if key not in self._answered:
-                # An earlier process may have done it, and been killed before it answered.
-                is_done = self.session.journal.has(key)
-                self._answered[key] = (None if is_done else ACTIONS[name](self, sent)) or {}
+                self._answered[key] = ACTIONS[name](self, sent) or {}
                 while len(self._answered) > MOST_REMEMBERED:
                     self._answered.popitem(last=False)
             return {**self.state(), **self._answered[key]}
@@ -122,7 +122,10 @@ class Api:
         return {"undone": self.session.undo(count, sent["action"])["undone"]}
 
     def add_class(self, sent: Row) -> None:
-        self.session.add_class(_text(sent.get("name"), "name").strip(), sent["action"])
+        name = _text(sent.get("name"), "name").strip()
+        if len(name) > LONGEST_NAME:
+            raise DataError(f"name: has over {LONGEST_NAME} characters")
+        self.session.add_class(name, sent["action"])
 
     def _images(self, sent: Row) -> list[int]:
         images = sent.get("images")
@@ -169,7 +172,10 @@ def create_app(
         loader=PackageLoader("daso.label.web", "page"), autoescape=True, undefined=StrictUndefined
     )
     page = templates.get_template("page.html").render(
-        name=name, token=token, identity=identity, stamp=secrets.token_hex(4)
+        name=name.encode(errors="replace").decode(),
+        token=token,
+        identity=identity,
+        stamp=secrets.token_hex(4),
     )
     refused = templates.get_template("refused.html").render()
 
@@ -219,7 +225,7 @@ def create_app(
 
 
 async def _answer(answer: Callable[[Request], Row], request: Request) -> Response:
-    return JSONResponse(plain(await run_sync(answer, request)))
+    return _json(await run_sync(answer, request))
 
 
 async def _act(api: Api, name: str, request: Request) -> Response:
@@ -229,18 +235,23 @@ async def _act(api: Api, name: str, request: Request) -> Response:
         raise DataError("the body is not JSON") from None
     if not isinstance(sent, dict):
         raise DataError("the body is not an object")
-    return JSONResponse(plain(await run_sync(api.act, name, sent)))
+    return _json(await run_sync(api.act, name, sent))
 
 
 async def _explain(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 400
     text = error.detail if isinstance(error, HTTPException) else str(error)
-    return JSONResponse({"error": text}, status)
+    return _json({"error": text}, status)
 
 
 async def _apologize(request: Request, error: Exception) -> Response:
     text = f"an error of daso itself ({type(error).__name__}); the terminal shows more"
-    return JSONResponse({"error": text}, 500)
+    return _json({"error": text}, 500)
+
+
+def _json(row: Row, status: int = 200) -> Response:
+    """Return an answer in ASCII: names of files need not be valid UTF-8."""
+    return Response(json.dumps(plain(row)), status, media_type="application/json")
 
 
 def _parsed(text: str, name: str) -> int:
@@ -260,10 +271,6 @@ def _integer(request: Request, name: str, default: int, least: int, most: int) -
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{name}: a text is needed")
-    if len(value) > LONGEST_NAME:
-        raise DataError(f"{name}: has over {LONGEST_NAME} characters")
-    if not value.isprintable():
-        raise DataError(f"{name}: has a character that cannot be shown")
     return value
 
 

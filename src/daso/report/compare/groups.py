@@ -88,7 +88,8 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = dict.fromkeys(_below(path))
         if not below:
-            raise RunError(f"{path} is not a run folder and contains none")
+            reason = "is not a run folder and contains none" if path.exists() else "does not exist"
+            raise RunError(f"{path} {reason}")
         found |= below
     return list(found)
 

@@ -147,8 +147,7 @@ def _features(
     if run is not None or encoder is None:
         encoder = _encoder(images, run, place, progress)
     folder = place.rounds if run is None else run
-    folder.mkdir(parents=True, exist_ok=True)
-    return features.cached(folder / FEATURES, images, encoder, both)
+    return features.cached(folder / FEATURES, images, encoder, both, tell)
 
 
 def _encoder(

@@ -132,14 +132,15 @@ export class Confirm {
     const right = this.grid.items.filter((one) => !this.grid.chosen.has(one.image)).map((one) => one.image);
     if (!this.grid.items.length) return;
     for (const one of wrong) this.rejected().add(one.image);
-    this.settle("assign", right, this.label, (performance.now() - this.since) / 1000);
-    if (right.length) this.app.note(`${images(right.length)} labeled ${this.label}.`, "good");
+    const label = this.label;
+    this.settle("assign", right, label, (performance.now() - this.since) / 1000, () => this.app.note(`${images(right.length)} labeled ${label}.`, "good"));
     this.load();
   }
 
-  settle(path, chosen, label, seconds = null) {
+  // ondone: called when the decision is on disk.
+  settle(path, chosen, label, seconds = null, ondone = () => {}) {
     if (!chosen.length) return;
-    decide(path, chosen, label, seconds).catch((error) => { this.app.failed(error); this.load(); });
+    decide(path, chosen, label, seconds).then(ondone, (error) => { this.app.failed(error); this.load(); });
     this.grid.set(this.grid.items.filter((one) => !chosen.includes(one.image)));
     if (!this.grid.items.length) this.load();
     else this.grid.focus();

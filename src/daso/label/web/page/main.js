@@ -41,7 +41,7 @@ let name = "suggested";
 
 function route() {
   const [wanted, argument] = location.hash.slice(1).split("/");
-  name = wanted in views ? wanted : "suggested";
+  name = Object.hasOwn(views, wanted) ? wanted : "suggested";
   document.body.dataset.view = name;
   for (const link of document.querySelectorAll("[data-to]")) {
     if (link.dataset.to === name) { link.setAttribute("aria-current", "page"); root.setAttribute("aria-label", link.textContent); }
@@ -54,7 +54,15 @@ function route() {
   if (!store.state) return;
   scrollTo(0, 0);
   root.focus({ preventScroll: true });
-  views[name].show(root, argument === undefined ? undefined : decodeURIComponent(argument));
+  views[name].show(root, argument === undefined ? undefined : decoded(argument));
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // typed by hand
+  }
 }
 
 // Puts the focus on what the keys are about; also when what had it is no longer there.

@@ -10,6 +10,7 @@ export const listen = (hear) => listeners.add(hear);
 export function take(state, own = false) {
   const before = store.state;
   store.state = state;
+  if (!own && before && state.undoable < before.undoable) store.decided.clear(); // undone in another tab
   for (const hear of listeners) hear(state, before, own);
 }
 
