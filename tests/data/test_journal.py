@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from daso.data.journal import Entry, Journal, journal_path
-from daso.errors import InUseError, RunError
+from daso.data.labeling import open_for_labeling
+from daso.errors import DataError, InUseError, OptionError, RunError
 
 
 def test_entries_are_on_disk_before_append_returns(tmp_path: Path) -> None:
@@ -255,3 +256,13 @@ def test_the_journal_lies_in_the_folder_or_beside_the_file(tmp_path: Path) -> No
     assert journal_path(tmp_path / "x.npz") == tmp_path / "x.npz.daso-labels.jsonl"
     assert Journal.read(tmp_path / "none.jsonl").entries == []
     assert Entry(1, "skip").round == 0
+
+
+def test_sources_without_a_place_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="name"):
+        open_for_labeling("digits")
+    with pytest.raises(DataError, match="no such"):
+        open_for_labeling(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="no images"):
+        open_for_labeling(str(tmp_path))
+    assert not journal_path(tmp_path).exists()

@@ -16,7 +16,7 @@ from made_files import pixels, png, write_image
 from daso.data.check.report import check_data
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
-from daso.data.journal import Journal, journal_path
+from daso.data.journal import Journal
 from daso.data.labeling import open_for_labeling
 from daso.data.listing import Reading
 from daso.data.longtail import SplitOptions
@@ -379,16 +379,6 @@ def test_a_cold_start_decodes_a_cache_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "work_through", None)
     now = open_source(str(tmp_path / "data"), cache=cache)
     assert (len(now.train), len(now.unlabeled or ())) == (2, 4)
-
-
-def test_sources_without_a_place_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="name"):
-        open_for_labeling("digits")
-    with pytest.raises(DataError, match="no such"):
-        open_for_labeling(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no images"):
-        open_for_labeling(str(tmp_path))
-    assert not journal_path(tmp_path).exists()
 
 
 def test_a_class_that_only_the_journal_has_is_told(tmp_path: Path) -> None:
