@@ -73,7 +73,7 @@ def only(folder: Path) -> Compared:
 def test_runs_are_found_anywhere_once_and_in_natural_order(campaign: Path) -> None:
     found = find_run_folders([campaign / "runs" / "daso" / "seed-1", campaign])
     assert [int(path.name.removeprefix("seed-")) for path in found] == [1, 0, 10, 0, 1, 10]
-    with pytest.raises(RunError, match="contains none"):
+    with pytest.raises(RunError, match="does not exist"):
         find_run_folders([campaign.parent / "nothing"])
 
 

@@ -161,6 +161,28 @@ def test_onnx_runtime_computes_the_same_embeddings(
     assert torch.equal(again.labeled.images, found.labeled.images)
 
 
+def test_in_bfloat16_measured_images_are_embedded_as_they_are_predicted(
+    make_frozen: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
+    expected = embedded(make_frozen(precision="bfloat16"), digits, encoder)
+    monkeypatch.setattr(engines, "WORTHWHILE", 1)
+    monkeypatch.setattr(engines, "ENOUGH", 0.0)
+    config = make_frozen(precision="bfloat16", embedding_folder=str(tmp_path / "others"))
+    found = embedded(config, digits, encoder)
+    assert (expected.engine, found.engine) == ("torch", "oneDNN Graph")
+    assert found.computed == expected.computed
+    for name in ("holdout", "test"):
+        assert torch.equal(getattr(found, name).images, getattr(expected, name).images)
+    limit = 0.1 * float(expected.labeled.images.abs().max())
+    assert float((found.labeled.images - expected.labeled.images).abs().max()) < limit
+    monkeypatch.setattr(embed, "accelerate", pytest.fail)
+    again = embedded(config, digits, encoder)
+    assert (again.computed, again.engine) == (0, "oneDNN Graph")
+    assert torch.equal(again.labeled.images, found.labeled.images)
+
+
 def test_progress_counts_views_and_tells_first_what_is_there(
     make_frozen: MakeConfig, digits: Source
 ) -> None:

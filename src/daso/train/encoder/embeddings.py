@@ -32,7 +32,7 @@ from daso.files import make_folder, reported, save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.encoders.patches import PatchEncoder
-from daso.nets.engines import accelerate
+from daso.nets.engines import FusedEncoder, accelerate
 from daso.nets.network import Encoder, Network
 from daso.nets.readout import MIRRORINGS
 from daso.readout.projection import Projection
@@ -56,13 +56,6 @@ Progress = Callable[[int, int], None]
 """Called with the number of views that are embedded and the number of all views."""
 Advance = Callable[[int], None]
 """Called with the number of views that were embedded since the last call."""
-
-
-class _Version(NamedTuple):
-    """A view of an image, and the dimensions that are reversed before."""
-
-    kind: View
-    mirrored: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +174,32 @@ class EmbeddingStore:
         self.index |= {key: (path, place) for place, key in enumerate(digests)}
 
 
+class _Part(NamedTuple):
+    """Versions of the images of some pools, which one store keeps.
+
+    Attributes:
+        kinds: of the versions. first: column of the first of them.
+        flips: dimensions of the image that are reversed before, for each version; or ().
+    """
+
+    store: EmbeddingStore
+    kinds: Sequence[View]
+    names: Sequence[str]
+    first: int
+    flips: Sequence[tuple[int, ...]] = ()
+
+    def _wanted(self, digests: Mapping[str, Sequence[bytes]]) -> set[bytes]:
+        return {key for name in self.names for key in digests[name]}
+
+    def count(self, digests: Mapping[str, Sequence[bytes]]) -> int:
+        """Return the number of versions, of copies once."""
+        return len(self.kinds) * len(self._wanted(digests))
+
+    def kept(self, digests: Mapping[str, Sequence[bytes]]) -> int:
+        """Return the number of those that the store has."""
+        return len(self.kinds) * len(self._wanted(digests) & self.store.index.keys())
+
+
 def _digest_of(pools: Mapping[str, np.ndarray]) -> str:
     hashed = hashlib.blake2b(digest_size=8)
     for name in sorted(pools):
@@ -213,38 +232,60 @@ def embed_data(
     """
     device = data.labeled.images.device
     encoder = cast(Encoder, backbone.module)
-    network = build_network(
-        options, data.shape, encoder, {}, (), (), "class", backbone.preprocessing
-    )
-    network = network.to(device).eval()
+
+    def build() -> Network:
+        processed = backbone.preprocessing
+        built = build_network(options, data.shape, encoder, {}, (), (), "class", processed)
+        return built.to(device).eval()
+
+    network, as_predicted = build(), build()
     _, height, width = data.shape
     augmentation = Augmentation(views, height, width, data.flip)
+    pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
+    digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
 
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
     drawn_by = {n: v for n, v in vars(augmentation.options).items() if v is not None}
-    base = embedding_folder(options)
-    plain = _store(base, {**about, "views": ["plain"]})
-    pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
-    with_views = [name for name in made if name in pools]
-    kinds = list(made["labeled"])
-    viewed = _store(base, {**about, "views": kinds, "augmentation": drawn_by})
+    base, kinds, first = embedding_folder(options), list(made["labeled"]), 1 + mirrorings
 
-    digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
-    first = 1 + mirrorings
-    parts = [(plain, [_Version("identity")], list(pools), slice(0, 1))]
-    if mirrorings:
-        flipped = [_Version("identity", dims) for dims in MIRRORINGS[:mirrorings]]
-        mirrored = _store(base, {**about, "views": ["mirrored"] * mirrorings})
-        parts.append((mirrored, flipped, list(pools), slice(1, first)))
-    if kinds:
-        versions = [_Version(kind) for kind in kinds]
-        parts.append((viewed, versions, with_views, slice(first, None)))
-    done = total = 0
-    for store, versions, names, _ in parts:
-        wanted = {key for name in names for key in digests[name]}
-        total += len(versions) * len(wanted)
-        done += len(versions) * len(wanted & store.index.keys())
+    stores: dict[Path, EmbeddingStore] = {}
+
+    def store(**more: Any) -> EmbeddingStore:
+        found = _store(base, {**about, **more})
+        return stores.setdefault(found.folder, found)
+
+    def parts_of(names: list[str], engine: str) -> list[_Part]:
+        by = {} if engine == "torch" or options.precision == "float32" else {"engine": engine}
+        found = [_Part(store(**by, views=["plain"]), ["identity"], names, 0)]
+        if mirrorings:
+            mirrored = store(**by, views=["mirrored"] * mirrorings)
+            flips = MIRRORINGS[:mirrorings]
+            found.append(_Part(mirrored, ["identity"] * mirrorings, names, 1, flips))
+        if kinds and (viewed := [name for name in names if name in made]):
+            found.append(
+                _Part(store(**by, views=kinds, augmentation=drawn_by), kinds, viewed, first)
+            )
+        return found
+
+    def missing(parts: list[_Part]) -> int:
+        return sum(part.count(digests) - part.kept(digests) for part in parts)
+
+    # In bfloat16 an engine rounds otherwise than the network that predicts, which would change the
+    # class of single images; so images that are measured are left to torch.
+    fast = [name for name in pools if name in TRAINED or options.precision == "float32"]
+    engine = "torch"
+    if left := missing(parts_of(fast, engine)):
+        if options.precision == "float32" or missing(parts_of(fast, FusedEncoder.name)):
+            engine = accelerate(network, data.shape, left)
+        else:
+            engine = FusedEncoder.name
+    if engine == "torch":
+        fast = list(pools)
+    parts = parts_of(fast, engine)
+    measured = parts_of([name for name in pools if name not in fast], "torch")
+    total = sum(part.count(digests) for part in (*parts, *measured))
+    done = total - missing(parts) - missing(measured)
 
     def advance(views: int) -> None:
         nonlocal done
@@ -253,17 +294,18 @@ def embed_data(
             progress(done, total)
 
     advance(0)
-    engine = accelerate(network, data.shape, total - done)
     computed, vectors = 0, dict[str, np.ndarray]()
     for name, pool in pools.items():
-        count = first + len(kinds) * (name in with_views)
+        count = first + len(kinds) * (name in made)
         vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
     try:
-        for store, versions, names, columns in parts:
-            for name in names:
-                here = (pools[name].images, digests[name], versions, advance)
-                compute = _computer(network, augmentation, *here)
-                computed += store.collect(digests[name], compute, vectors[name][:, columns])
+        for computing, some in ((network, parts), (as_predicted, measured)):
+            for part in some:
+                for name in part.names:
+                    here = (pools[name].images, digests[name], part, advance)
+                    compute = _computer(computing, augmentation, *here)
+                    out = vectors[name][:, part.first : part.first + len(part.kinds)]
+                    computed += part.store.collect(digests[name], compute, out)
     except KeyboardInterrupt as interrupt:
         kept = f"the embeddings of finished images are kept in {base}"
         interrupt.args = (f"{kept}; the same command goes on with the others",)
@@ -280,7 +322,7 @@ def embed_data(
         if name in TRAINED and not pool.paths:
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
-    fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}
+    fields |= {"image_shape": tuple(data.shape), "folder": parts[-1].store.folder}
     fields |= {"digest": _digest_of(vectors)}
     return EmbeddedData(**fields, computed=computed, engine=engine, pictured=pictured)
 
@@ -300,7 +342,7 @@ def _computer(
     augmentation: Augmentation,
     images: ImageRows,
     digests: Sequence[bytes],
-    views: Sequence[_Version],
+    part: _Part,
     advance: Advance,
 ) -> Callable[[Sequence[int]], Tensor]:
     """Return a function that computes the embeddings of some rows, one version after the other."""
@@ -315,14 +357,14 @@ def _computer(
         seeds = [derive_seed(0, "embedding", number) for number in numbers]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         versions = []
-        for kind, dims in views:
+        for kind, dims in zip(part.kinds, part.flips or [()] * len(part.kinds), strict=True):
             drawn = [augmentation.draw(kind, 1, generator) for generator in generators]
             view = augmentation.make(kind, chosen.flip(dims) if dims else chosen, drawn)
-            parts = []
-            for part in torch.split(view, batch):
-                parts.append(network(part))
-                advance(len(part))
-            versions.append(torch.cat(parts))
+            features = []
+            for few in torch.split(view, batch):
+                features.append(network(few))
+                advance(len(few))
+            versions.append(torch.cat(features))
         embeddings = torch.stack(versions, 1)
         if not bool(embeddings.isfinite().all()):
             low = network.precision != "float32"
