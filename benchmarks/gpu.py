@@ -35,7 +35,7 @@ from pathlib import Path
 import torch
 import tyro
 from common import spread_of
-from gpu_trainings import Numbers, measure_seeds, train_cell
+from gpu_trainings import Gpu, Numbers, measure_seeds, train_cell
 from steps import Case, Setting, Variant, measure_limits
 from torch import Tensor
 from torch._C._autograd import DeviceType
@@ -54,32 +54,6 @@ TOLERANCE = {"loss": 3e-3, "weights": 2e-2, "moving average": 8e-3}
 """For float32: ten times the effect of another rounding on 20 steps (a CPU with and without
 oneDNN's kernels)."""
 WARM_UP_STEPS, PROFILED_STEPS, KERNELS = 10, 16, 12
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """Measure training on a GPU."""
-
-    minutes: float = 8.0
-    """Time for everything."""
-    rounds: int = 5
-    """Rounds, in each of which every variant has its turn."""
-    seeds: tuple[int, ...] = (1, 2, 4)
-    """Numbers of trainings side by side."""
-    preset: str = "cifar10-n500-g100"
-    """Setting of the cell of Table 1."""
-    method: str = "fixmatch+daso"
-    """Method of the cell."""
-    data: Path | None = None
-    """Location of the data set (default: the usual places)."""
-    out: Path = Path("runs/gpu")
-    """Folder of gpu.json and of the cell's run."""
-    results: Path | None = None
-    """CSV file to append a row to for every measured variant."""
-    device: str = "cuda"
-    """cuda, cuda:1; cpu with --quick."""
-    quick: bool = False
-    """Measure everything once on tiny sizes, to test that it works."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Trainings of ``gpu.py`` in processes of their own: seeds side by side, and a cell of a table."""
+"""Options and trainings of ``gpu.py``: seeds side by side and a cell of a table, as processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from common import daso_command
@@ -18,13 +19,36 @@ from steps import Case
 
 from daso.files import read_rows
 
-if TYPE_CHECKING:
-    from gpu import Gpu
-
 Numbers = dict[str, Any]
 
 CELL_RESERVE_SECONDS = 20.0
 """Time that a stopped cell has to save its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Measure training on a GPU."""
+
+    minutes: float = 8.0
+    """Time for everything."""
+    rounds: int = 5
+    """Rounds, in each of which every variant has its turn."""
+    seeds: tuple[int, ...] = (1, 2, 4)
+    """Numbers of trainings side by side."""
+    preset: str = "cifar10-n500-g100"
+    """Setting of the cell of Table 1."""
+    method: str = "fixmatch+daso"
+    """Method of the cell."""
+    data: Path | None = None
+    """Location of the data set (default: the usual places)."""
+    out: Path = Path("runs/gpu")
+    """Folder of gpu.json and of the cell's run."""
+    results: Path | None = None
+    """CSV file to append a row to for every measured variant."""
+    device: str = "cuda"
+    """cuda, cuda:1; cpu with --quick."""
+    quick: bool = False
+    """Measure everything once on tiny sizes, to test that it works."""
 
 
 def start_daso(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
