@@ -135,7 +135,8 @@ def _pool(part: DecodedImages, device: torch.device, free: float) -> Pool:
     else:
         # A reader may return a read-only view of a file; torch needs memory of its own.
         images = torch.from_numpy(np.require(part.images, requirements=["C", "W"])).to(device)
-    return Pool(images, torch.from_numpy(part.labels).to(device), part.paths)
+    labels = torch.from_numpy(part.labels).to(device)
+    return Pool(images, labels, part.paths, part.digests)
 
 
 def _free_bytes(device: torch.device, memory: float | None) -> float:

@@ -18,7 +18,7 @@ from daso.data.class_names import listed
 from daso.data.images.decode import decode_for_model
 from daso.data.images.decoded import digest
 from daso.data.images.encoded import work_through
-from daso.data.images.pool import ImageRows, Pool
+from daso.data.images.pool import Pool
 from daso.data.listing import Reading
 from daso.data.open import list_own
 from daso.data.source import Source
@@ -42,8 +42,6 @@ from daso.train.evaluation import Answers
 from daso.train.model import Model, load_model
 
 NAME = "calibration.json"
-CHUNK = 1024
-"""Images that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +111,11 @@ def calibrate_again(
         key: name
         for name, pool in pools.items()
         if pool is not None
-        for start in range(0, len(pool), CHUNK)
-        for key in _digests(pool.images[start : start + CHUNK])
+        for key in map(bytes, pool.digests)
     }
     known = [
         (name, f"is one of the run's {seen[key]} images")
-        for name, key in zip(given.names, _digests(given.images), strict=True)
+        for name, key in zip(given.names, map(digest, given.images.numpy()), strict=True)
         if key in seen
     ]
     if known:
@@ -210,10 +207,6 @@ def _calibrate(
 def fingerprint(model: Model) -> str:
     """Return a digest of a model's weights."""
     return checksum(model.network.state_dict())
-
-
-def _digests(images: ImageRows) -> list[bytes]:
-    return [digest(image) for image in images[:].cpu().numpy()]
 
 
 def _reliability(probs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from daso.data.images.image_file import ImageFile
+from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 
 
 class ImageRows(Protocol):
@@ -38,11 +40,15 @@ class Pool:
             one first. A tensor on the training device, or rows of files.
         labels: int64, (N,); for unlabeled images the true class, for evaluation only, or -1.
         paths: the N paths of images that were read from files; otherwise empty.
+        digests: uint8, (N, 16), of the images as they were read; otherwise empty.
     """
 
     images: ImageRows
     labels: Tensor
     paths: tuple[str, ...] = ()
+    digests: npt.NDArray[np.uint8] = field(
+        default_factory=lambda: np.empty((0, DIGEST_BYTES), np.uint8)
+    )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -24,7 +24,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.data.benchmarks.download import cache_folder
-from daso.data.images.decoded import digest
 from daso.data.images.pool import ImageRows, Pool
 from daso.data.training_data import TrainingData, vector_statistics
 from daso.errors import DataError
@@ -174,30 +173,27 @@ class EmbeddingStore:
         self.index |= {key: (path, place) for place, key in enumerate(digests)}
 
 
-class _Part(NamedTuple):
-    """Versions of the images of some pools, which one store keeps.
+@dataclass(frozen=True)
+class _Part:
+    """Versions of the images of some pools, which one network computes and one store keeps.
 
     Attributes:
         kinds: of the versions. first: column of the first of them.
+        keys: checksums of the images, by pool.
         flips: dimensions of the image that are reversed before, for each version; or ().
     """
 
+    network: Network
     store: EmbeddingStore
     kinds: Sequence[View]
-    names: Sequence[str]
+    keys: Mapping[str, Sequence[bytes]]
     first: int
     flips: Sequence[tuple[int, ...]] = ()
 
-    def _wanted(self, digests: Mapping[str, Sequence[bytes]]) -> set[bytes]:
-        return {key for name in self.names for key in digests[name]}
-
-    def count(self, digests: Mapping[str, Sequence[bytes]]) -> int:
-        """Return the number of versions, of copies once."""
-        return len(self.kinds) * len(self._wanted(digests))
-
-    def kept(self, digests: Mapping[str, Sequence[bytes]]) -> int:
-        """Return the number of those that the store has."""
-        return len(self.kinds) * len(self._wanted(digests) & self.store.index.keys())
+    def count(self, *, missing: bool = False) -> int:
+        """Return the number of versions, of copies once; *missing*: those that the store lacks."""
+        wanted = {key for keys in self.keys.values() for key in keys}
+        return len(self.kinds) * len(wanted - self.store.index.keys() if missing else wanted)
 
 
 def _digest_of(pools: Mapping[str, np.ndarray]) -> str:
@@ -241,8 +237,8 @@ def embed_data(
     network, as_predicted = build(), build()
     _, height, width = data.shape
     augmentation = Augmentation(views, height, width, data.flip)
-    pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
-    digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
+    pools: dict[str, Pool] = {n: pool for n in POOLS if (pool := getattr(data, n)) is not None}
+    digests = {name: [*map(bytes, pool.digests)] for name, pool in pools.items()}
 
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
@@ -252,40 +248,90 @@ def embed_data(
     stores: dict[Path, EmbeddingStore] = {}
 
     def store(**more: Any) -> EmbeddingStore:
-        found = _store(base, {**about, **more})
+        described = {**about, **more}
+        text = json.dumps(described, sort_keys=True).encode()
+        found = EmbeddingStore(base / hashlib.sha256(text).hexdigest()[:32], described)
         return stores.setdefault(found.folder, found)
 
-    def parts_of(names: list[str], engine: str) -> list[_Part]:
+    def parts_of(names: Iterable[str], engine: str, network: Network) -> list[_Part]:
         by = {} if engine == "torch" or options.precision == "float32" else {"engine": engine}
-        found = [_Part(store(**by, views=["plain"]), ["identity"], names, 0)]
+        keys = {name: digests[name] for name in names}
+        found = [_Part(network, store(**by, views=["plain"]), ["identity"], keys, 0)]
         if mirrorings:
             mirrored = store(**by, views=["mirrored"] * mirrorings)
             flips = MIRRORINGS[:mirrorings]
-            found.append(_Part(mirrored, ["identity"] * mirrorings, names, 1, flips))
-        if kinds and (viewed := [name for name in names if name in made]):
-            found.append(
-                _Part(store(**by, views=kinds, augmentation=drawn_by), kinds, viewed, first)
-            )
+            found.append(_Part(network, mirrored, ["identity"] * mirrorings, keys, 1, flips))
+        if kinds and (viewed := {name: keys[name] for name in keys if name in made}):
+            augmented = store(**by, views=kinds, augmentation=drawn_by)
+            found.append(_Part(network, augmented, kinds, viewed, first))
         return found
-
-    def missing(parts: list[_Part]) -> int:
-        return sum(part.count(digests) - part.kept(digests) for part in parts)
 
     # In bfloat16 an engine rounds otherwise than the network that predicts, which would change the
     # class of single images; so images that are measured are left to torch.
     fast = [name for name in pools if name in TRAINED or options.precision == "float32"]
     engine = "torch"
-    if left := missing(parts_of(fast, engine)):
-        if options.precision == "float32" or missing(parts_of(fast, FusedEncoder.name)):
+    if left := _missing(parts_of(fast, engine, network)):
+        if options.precision == "float32" or _missing(parts_of(fast, FusedEncoder.name, network)):
             engine = accelerate(network, data.shape, left)
         else:
             engine = FusedEncoder.name
     if engine == "torch":
         fast = list(pools)
-    parts = parts_of(fast, engine)
-    measured = parts_of([name for name in pools if name not in fast], "torch")
-    total = sum(part.count(digests) for part in (*parts, *measured))
-    done = total - missing(parts) - missing(measured)
+    trained = parts_of(fast, engine, network)
+    parts = trained + parts_of([n for n in pools if n not in fast], "torch", as_predicted)
+    vectors = {}
+    for name, pool in pools.items():
+        count = first + len(kinds) * (name in made)
+        vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
+    try:
+        computed = _collect(parts, pools, augmentation, vectors, progress)
+    except KeyboardInterrupt as interrupt:
+        kept = f"the embeddings of finished images are kept in {base}"
+        interrupt.args = (f"{kept}; the same command goes on with the others",)
+        raise
+
+    pictured = {}
+    for name in TRAINED:
+        if name in pools and not pools[name].paths:
+            images, labels = pools[name].images, pools[name].labels
+            pictured[name] = Pool(images.cpu() if isinstance(images, Tensor) else images, labels)
+    mean, std = vector_statistics([vectors[name] for name in TRAINED if name in vectors])
+    changed: dict[str, Any] = {
+        name: Pool(torch.from_numpy(vectors[name]).to(device), pool.labels, pool.paths)
+        for name, pool in pools.items()
+    }
+    changed |= {"mean": mean, "std": std, "mirrorings": mirrorings}
+    changed |= {"weak_versions": mirrorings + kinds.count("weak")}
+    return EmbeddedData(
+        **{**vars(data), **changed},
+        image_shape=data.shape,
+        folder=trained[-1].store.folder,
+        computed=computed,
+        engine=engine,
+        digest=_digest_of(vectors),
+        pictured=pictured,
+    )
+
+
+def embedding_folder(options: TrainOptions) -> Path:
+    """Return the folder of the embeddings of all encoders."""
+    return Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
+
+
+def _missing(parts: Iterable[_Part]) -> int:
+    return sum(part.count(missing=True) for part in parts)
+
+
+def _collect(
+    parts: Sequence[_Part],
+    pools: Mapping[str, Pool],
+    augmentation: Augmentation,
+    vectors: Mapping[str, np.ndarray],
+    progress: Progress | None,
+) -> int:
+    """Fill *vectors*, by pool, from the stores; compute what they lack, and return its number."""
+    total = sum(part.count() for part in parts)
+    done = total - _missing(parts)
 
     def advance(views: int) -> None:
         nonlocal done
@@ -294,66 +340,31 @@ def embed_data(
             progress(done, total)
 
     advance(0)
-    computed, vectors = 0, dict[str, np.ndarray]()
-    for name, pool in pools.items():
-        count = first + len(kinds) * (name in made)
-        vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
-    try:
-        for computing, some in ((network, parts), (as_predicted, measured)):
-            for part in some:
-                for name in part.names:
-                    here = (pools[name].images, digests[name], part, advance)
-                    compute = _computer(computing, augmentation, *here)
-                    out = vectors[name][:, part.first : part.first + len(part.kinds)]
-                    computed += part.store.collect(digests[name], compute, out)
-    except KeyboardInterrupt as interrupt:
-        kept = f"the embeddings of finished images are kept in {base}"
-        interrupt.args = (f"{kept}; the same command goes on with the others",)
-        raise
-
-    mean, std = vector_statistics([vectors[name] for name in TRAINED if name in vectors])
-    fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
-    fields |= {"mean": mean, "std": std}
-    fields |= {"mirrorings": mirrorings, "weak_versions": mirrorings + kinds.count("weak")}
-    pictured: dict[str, Pool] = {}
-    for name, pool in pools.items():
-        embedded = torch.from_numpy(vectors[name]).to(device)
-        fields[name] = Pool(embedded, pool.labels, pool.paths)
-        if name in TRAINED and not pool.paths:
-            images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
-            pictured[name] = Pool(images, pool.labels)
-    fields |= {"image_shape": tuple(data.shape), "folder": parts[-1].store.folder}
-    fields |= {"digest": _digest_of(vectors)}
-    return EmbeddedData(**fields, computed=computed, engine=engine, pictured=pictured)
-
-
-def embedding_folder(options: TrainOptions) -> Path:
-    """Return the folder of the embeddings of all encoders."""
-    return Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
-
-
-def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    return EmbeddingStore(base / name, about)
+    computed = 0
+    for part in parts:
+        for name, keys in part.keys.items():
+            compute = _computer(part, augmentation, pools[name].images, keys, advance)
+            out = vectors[name][:, part.first : part.first + len(part.kinds)]
+            computed += part.store.collect(keys, compute, out)
+    return computed
 
 
 def _computer(
-    network: Network,
+    part: _Part,
     augmentation: Augmentation,
     images: ImageRows,
-    digests: Sequence[bytes],
-    part: _Part,
+    keys: Sequence[bytes],
     advance: Advance,
 ) -> Callable[[Sequence[int]], Tensor]:
     """Return a function that computes the embeddings of some rows, one version after the other."""
-    side = network.resolution
+    network, side = part.network, part.network.resolution
     pixels = images.shape[2] * images.shape[3] if side is None else side * side
     batch = max(1, (PIXELS_CPU if images.device.type == "cpu" else PIXELS) // pixels)
 
     @torch.no_grad()
     def compute(rows: Sequence[int]) -> Tensor:
         chosen = images[torch.tensor(rows, device=images.device)]
-        numbers = [int.from_bytes(digests[row], "little") for row in rows]
+        numbers = [int.from_bytes(keys[row], "little") for row in rows]
         seeds = [derive_seed(0, "embedding", number) for number in numbers]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         versions = []
