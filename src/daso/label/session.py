@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,7 +138,7 @@ class Session:
     def believed(self, label: str, start: int, count: int) -> Answer:
         """Return undecided images that are believed to be of a class, surest first."""
         with self._lock:
-            self._check_class(label)
+            self._checked_class(label)
             advice, free = self._adviser.advice, self._free
         if advice is None:
             return {"total": 0, "images": []}
@@ -204,36 +204,26 @@ class Session:
         key: str | None = None,
     ) -> Answer:
         """Give images a class; they may have had another, and each is one step of ``undo``."""
-        with self._writing:
-            left = self._left(images, key)
-            if left:
-                self._check_class(label)
-            return self._act("label", ((image, label) for image in left), seconds, key)
+        return self._act("label", images, key, lambda _: self._checked_class(label), seconds)
 
     def none(self, *images: int, key: str | None = None) -> Answer:
         """Say that images are of none of the classes; they are not used any more."""
-        with self._writing:
-            return self._act(
-                "none", ((image, None) for image in self._left(images, key)), None, key
-            )
+        return self._act("none", images, key)
 
     def skip(self, *images: int, key: str | None = None) -> Answer:
         """Put images aside; they are not suggested again."""
-        with self._writing:
-            return self._act(
-                "skip", ((image, None) for image in self._left(images, key)), None, key
-            )
+        return self._act("skip", images, key)
 
     def keep(self, *images: int, key: str | None = None) -> Answer:
         """Say that the labels of images are right."""
-        with self._writing:
-            chosen: list[tuple[int, str | None]] = []
-            for image in self._left(images, key):
-                label = int(self._decisions.labels[image])
-                if label < 0:
-                    raise OptionError(f"image {image} has no label to keep; assign one")
-                chosen.append((image, self._decisions.names[label]))
-            return self._act("keep", chosen, None, key)
+
+        def label_of(image: int) -> str:
+            label = int(self._decisions.labels[image])
+            if label < 0:
+                raise OptionError(f"image {image} has no label to keep; assign one")
+            return self._decisions.names[label]
+
+        return self._act("keep", images, key, label_of)
 
     def add_class(self, name: str, key: str | None = None) -> Answer:
         """Add a class.
@@ -280,30 +270,28 @@ class Session:
             self.journal.append("round", round=self._round + 1, details=details)
             self._round += 1
 
-    def _left(self, images: Iterable[int], key: str | None) -> list[int]:
-        """Return the images that a request has not decided yet."""
-        done = {entry.image for entry in self.journal.of_request(key)}
-        chosen = list(images)
-        for image in chosen:
-            self.images.check(image)
-        return [image for image in chosen if self.images.name(image) not in done]
-
     def _act(
         self,
         action: Action,
-        chosen: Iterable[tuple[int, str | None]],
-        seconds: float | None,
+        images: Sequence[int],
         key: str | None,
+        label_of: Callable[[int], str | None] = lambda image: None,
+        seconds: float | None = None,
     ) -> Answer:
-        """Write an action for several images, all or none of them, and follow it."""
-        if not (pairs := list(chosen)):
-            return self.state()
-        for image, _ in pairs:
-            if self._decisions.labels[image] == SORTED:
-                what = f"image {image} was sorted into the folder of its class"
-                raise OptionError(f"{what}; decide about the file there")
-        checksums = [self.images.checksum(image) for image, _ in pairs]
+        """Write an action for the images that its request has not decided yet, all or none."""
         with self._writing:
+            for image in images:
+                self.images.check(image)
+            done = {entry.image for entry in self.journal.of_request(key)}
+            left = [image for image in images if self.images.name(image) not in done]
+            if not left:
+                return self.state()
+            chosen = [label_of(image) for image in left]
+            for image in left:
+                if self._decisions.labels[image] == SORTED:
+                    what = f"image {image} was sorted into the folder of its class"
+                    raise OptionError(f"{what}; decide about the file there")
+            checksums = [self.images.checksum(image) for image in left]
             with self._lock:
                 decisions, advice = self._decisions, self._adviser.advice
                 values = [
@@ -313,18 +301,18 @@ class Session:
                         "label": label,
                         **answers.guess(advice, image, decisions.names),
                         "round": self._round,
-                        "seconds": None if seconds is None else seconds / len(pairs),
+                        "seconds": None if seconds is None else seconds / len(left),
                         "key": key,
                     }
-                    for (image, label), checksum in zip(pairs, checksums, strict=True)
+                    for image, label, checksum in zip(left, chosen, checksums, strict=True)
                 ]
-                numbers = {decisions.names.index(label) for _, label in pairs if label is not None}
+                numbers = {decisions.names.index(label) for label in chosen if label is not None}
                 is_new = any(not (decisions.labels == number).any() for number in numbers)
             entries = self.journal.extend([(action, value) for value in values])
             with self._lock:
-                for entry, (image, _) in zip(entries, pairs, strict=True):
+                for entry, image in zip(entries, left, strict=True):
                     decisions.take(entry, image)
-                self._changed(REFIT_AFTER if is_new else len(pairs))
+                self._changed(REFIT_AFTER if is_new else len(left))
                 return self.state()
 
     # Inner workings; all with the lock.
@@ -354,11 +342,12 @@ class Session:
         free[[*self._decisions.skipped, *unreadable]] = False
         return np.asarray(free)
 
-    def _check_class(self, name: str) -> None:
+    def _checked_class(self, name: str) -> str:
         names = self._decisions.names
         if name not in names:
             shown = str(name)[:80]
             raise OptionError(f"no class {shown!r}; add it first.{nearest(shown, names)}")
+        return name
 
     def _named(self, found: Sequence[Answer]) -> list[Answer]:
         return [one | {"name": self.images.name(one["image"])} for one in found]
