@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.data.images.pool import ImageRows
+from daso.data.images.pool import ImageRows, Pool
 from daso.data.training_data import TrainingData
 from daso.evaluate.predict import represent_in_batches
 from daso.files import Row
@@ -108,6 +108,11 @@ class ReadoutFitter:
         return BESIDE_EMBEDDINGS if kind == "patches" and self.data.are_vectors else 1.0
 
     @property
+    def _pools(self) -> tuple[Pool, Pool]:
+        """The labeled and the unlabeled images; without any of these, the labeled ones again."""
+        return self.data.labeled, self.data.unlabeled or self.data.labeled
+
+    @property
     def _mirrorings(self) -> tuple[int, ...]:
         """The numbers of mirrorings of each image that are compared."""
         numbers = self.part.mirrorings(self.data.flip)
@@ -135,7 +140,7 @@ class ReadoutFitter:
         if "patches" in self.fixed:
             known = self._embedded
             patches = learn_patches(self.data, self.seed) if known is None else known.encoder
-        forms, readouts, projected = [], {}, {}
+        forms, readouts = [], {}
         found: dict[tuple[int, str], Projected] = {}
         for mirrorings, fixed in itertools.product(self._mirrorings, self._joins):
             name = " ".join([str(mirrorings), *fixed])
@@ -145,13 +150,13 @@ class ReadoutFitter:
             kinds = [kind for kind in readout.blocks if kind != "network" or useful]
             for kind in kinds:
                 if (mirrorings, kind) not in found:
-                    few_of_kind = self._project(network, readout, kind, MOST_BETWEEN)
-                    found[mirrorings, kind] = few_of_kind
+                    projected = self._project(network, readout, kind, MOST_BETWEEN)
+                    found[mirrorings, kind] = projected
             few = {kind: found[mirrorings, kind] for kind in kinds}
             joined = join(list(few.values()), self.dimensions)
             joins = self._embedded is not None and "patches" in fixed
             forms.append(Features(name, joined.labeled, joined.unlabeled, joins))
-            readouts[name], projected[name] = readout, few
+            readouts[name] = readout, few
         given = self.part.mixture_weight
         choice = choose(
             forms,
@@ -162,12 +167,11 @@ class ReadoutFitter:
             self.seed,
         )
         best = choice.best if given is None else choice.best_of(given)
-        readout = readouts[best.name]
+        readout, few = readouts[best.name]
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
         more = {
-            kind: self._extend(network, readout, kind, few)
-            for kind, few in projected[best.name].items()
+            kind: self._extend(network, readout, kind, of_kind) for kind, of_kind in few.items()
         }
         self._fixed = {kind: of_kind for kind, of_kind in more.items() if kind in self.fixed}
         described = choice.describe(best) | {"mirrorings": readout.mirrorings}
@@ -292,36 +296,32 @@ class ReadoutFitter:
         """Fit a projection to features of one kind, and apply it to the images."""
         if kind == "patches" and self._embedded is not None:
             return self._beside(self._embedded, most)
-        pools = self.data.labeled, self.data.unlabeled or self.data.labeled
         rows = shuffled_rows(self.data, most, self.seed)
         spread = max(1, math.ceil(sum(map(len, rows)) / MOST_ROWS))
 
         def features(images: Tensor) -> Tensor:
             return readout.features(network.encode, images, kind)
 
-        def encode(
-            encode: Callable[[Tensor], Tensor], chosen: Sequence[Tensor]
-        ) -> Iterator[list[Tensor]]:
-            for pool, some in zip(pools, chosen, strict=True):
-                parts = represent_in_batches(network, pool.images, encode, some)
-                yield list(parts) if len(some) else []
+        def batches(pool: Pool, chosen: Tensor, encode: Callable[[Tensor], Tensor]) -> list[Tensor]:
+            if not len(chosen):
+                return []
+            return list(represent_in_batches(network, pool.images, encode, chosen))
 
-        samples = list(encode(features, [some[::spread] for some in rows]))
+        pairs = list(zip(self._pools, rows, strict=True))
+        samples = [batches(pool, some[::spread], features) for pool, some in pairs]
         found = torch.cat(list(itertools.chain(*samples)))
         if not bool(found.isfinite().all()):
             raise FloatingPointError(f"the {kind} features of some images are infinite or NaN")
         projection = Projection.fit(found, COMPONENTS)
         del found
-        others = [some[torch.arange(len(some)) % spread > 0] for some in rows]
         projected = []
-        for some, sample, rest in zip(
-            rows, samples, encode(lambda images: projection(features(images)), others), strict=True
-        ):
+        for (pool, some), sample in zip(pairs, samples, strict=True):
             components = projection.bias.new_empty(len(some), len(projection.bias))
             if sample:
                 components[::spread] = torch.cat([projection(part) for part in sample])
-            if rest:
-                components[torch.arange(len(some)) % spread > 0] = torch.cat(rest)
+            others = torch.arange(len(some)) % spread > 0
+            if rest := batches(pool, some[others], lambda images: projection(features(images))):
+                components[others] = torch.cat(rest)
             projected.append(components)
         return Projected(projection, projected[0], projected[1], self.scale(kind))
 
@@ -329,11 +329,10 @@ class ReadoutFitter:
         """Return the components of patches that follow the embeddings."""
         start = len(self.data.mean)
         columns = slice(start, start + len(patches.projection.bias))
-        pools = self.data.labeled, self.data.unlabeled or self.data.labeled
         rows = shuffled_rows(self.data, most, self.seed)
         labeled, unlabeled = (
             pool.images[some.to(pool.images.device)][:, 0, columns]
-            for pool, some in zip(pools, rows, strict=True)
+            for pool, some in zip(self._pools, rows, strict=True)
         )
         return Projected(patches.projection, labeled, unlabeled, self.scale("patches"))
 
