@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
@@ -276,9 +277,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return adjust_logits(logits, self.class_counts_, self._strength())
 
     def _probabilities(self, rows: Array) -> Array:
-        logits = self._logits(rows)
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        return np.asarray(powers / powers.sum(1, keepdims=True))
+        return np.asarray(softmax(self._logits(rows), axis=1))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state, with arrays for the networks, so that unpickling builds no tensors."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -171,14 +170,14 @@ class Classifier:
         """
         if not self.facts.takes_images:
             return self._vector(one)
-        if isinstance(one, str | PathLike) and os.path.isdir(one):  # noqa: PTH112
-            raise DataError(
-                "is a folder, and predict takes images: files, such as "
-                "sorted(Path(folder).rglob('*.jpg')), Pillow images or arrays; 'daso predict MODEL "
-                "FOLDER' takes folders"
-            )
         if isinstance(one, str | PathLike):
             one = Path(one)
+            if one.is_dir():
+                raise DataError(
+                    "is a folder, and predict takes images: files, such as "
+                    "sorted(Path(folder).rglob('*.jpg')), Pillow images or arrays; 'daso predict "
+                    "MODEL FOLDER' takes folders"
+                )
         elif isinstance(one, np.ndarray):
             if one.ndim not in (2, 3):
                 raise DataError(f"an image must be an array (H, W) or (H, W, C), got {one.shape}")

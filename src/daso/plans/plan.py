@@ -56,6 +56,10 @@ class Plan(Part):
         """Return the trainings, in order."""
         return (Stage(self.total_steps),)
 
+    def own_stage(self) -> int:
+        """Return the first stage that trains the run's method, counted from 0."""
+        return next(number for number, stage in enumerate(self.stages()) if stage.method is None)
+
     def data(self, stage: int, data: TrainingData) -> TrainingData:
         """Return the training data of stage *stage*, counted from 0, given the data of the run."""
         return data

@@ -98,9 +98,9 @@ def _parts(
         return Facts(preset.num_classes, 1, classes, classes, steps, num_unlabeled=1)
 
     plan = recipe.build_plan(facts(config.train.steps), config.method_options)
-    stages = plan.stages()
-    last = next(number for number, stage in enumerate(stages) if stage.method is None)
-    built = recipe.build_method(plan.facts(last, facts(stages[last].steps)), config.method_options)
+    own = plan.own_stage()
+    known = plan.facts(own, facts(plan.stages()[own].steps))
+    built = recipe.build_method(known, config.method_options)
     for name, value in recipe.resolved_options(built, plan).items():
         decision = decisions[name]
         computed = "" if decision.value is not None else ", computed"

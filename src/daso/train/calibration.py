@@ -126,8 +126,7 @@ def calibrate_again(
             "the test images; leave these out"
         )
         raise DataError(problems(known, what, cure, between=" "))
-    images = given.images.to(device)
-    return _calibrate(folder, model, data, replace(given, images=images), keep=True)
+    return _calibrate(folder, model, data, given, keep=True)
 
 
 def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> Labeled:

@@ -189,8 +189,7 @@ def prepare(
 
     first = _begin_stage(config, data, recipe, plan, processes, backbone)
     method = first.training.method
-    if plan.stages()[0].method is not None:
-        stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
+    if stage := plan.own_stage():
         facts = _facts(data, data, plan.stages()[stage].steps, first.training.network.dim)
         method = recipe.build_method(plan.facts(stage, facts), config.method_options)
 
@@ -274,8 +273,7 @@ def check_method(recipe: Recipe, run: Facts, first: Facts, values: Mapping[str, 
     with torch.random.fork_rng(devices=[]):
         plan = recipe.build_plan(run, values)
         recipe.build_readout(run, values)
-        stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
-        return recipe.build_method(plan.facts(stage, first), values)
+        return recipe.build_method(plan.facts(plan.own_stage(), first), values)
 
 
 def _begin_stage(
