@@ -17,7 +17,7 @@ from torch import nn
 from daso.errors import RunError, first_line, import_extra
 from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
-from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
+from daso.export.loading import classifier_of, load_safetensors, onnx_session, without_folders
 from daso.export.seal import SEAL, seal_file
 from daso.nets.engines import quiet_export
 from daso.train.config import NOT_IN_FINGERPRINT
@@ -132,7 +132,7 @@ def write_safetensors(
     path.write_bytes(safetensors.torch.save(state, metadata))
     seal_file(path)
     again, read = load_safetensors(path, torch.device("cpu"), encoder)
-    return network_answer(again.network, read.temperature)
+    return classifier_of(again.network, read).probabilities
 
 
 def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:

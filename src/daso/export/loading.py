@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from daso.balance import balanced_by
 from daso.errors import OptionError, RunError, check_choice, first_line, import_extra
@@ -89,8 +89,7 @@ def load(
     else:
         raise RunError(f"{path} does not exist")
     model.network.precision = precision or model.network.precision
-    network = model.network
-    return Classifier(network_answer(network, facts.temperature), facts, network_features(network))
+    return classifier_of(model.network, facts)
 
 
 def _tell_calibration(facts: ModelFacts, warn: Callable[[str], None]) -> None:
@@ -124,26 +123,22 @@ def load_run(
     return model, facts
 
 
-def network_answer(network: Network, temperature: float) -> Callable[[Array], Array]:
-    """Return a function from inputs to a network's calibrated probabilities."""
+def classifier_of(network: Network, facts: ModelFacts) -> Classifier:
+    """Return the classifier of a network, with calibrated probabilities."""
+    temperature = facts.temperature
+
+    def tensor(inputs: Array) -> Tensor:
+        return torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
 
     def answer(inputs: Array) -> Array:
-        logits = predict_logits(
-            network, torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
-        )
-        return np.asarray((logits.double() / temperature).softmax(1).numpy())
-
-    return answer
-
-
-def network_features(network: Network) -> Callable[[Array], Array]:
-    """Return a function from inputs to the features, float32 (N, D), that a network classifies."""
+        logits = predict_logits(network, tensor(inputs)).double()
+        return np.asarray((logits / temperature).softmax(1).numpy())
 
     def features(inputs: Array) -> Array:
-        images = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
-        return torch.cat(list(represent_in_batches(network, images))).float().cpu().numpy()
+        parts = list(represent_in_batches(network, tensor(inputs)))
+        return torch.cat(parts).float().cpu().numpy()
 
-    return features
+    return Classifier(answer, facts, features)
 
 
 def without_folders(name: str) -> str:

@@ -20,7 +20,7 @@ from daso.errors import DasoError, DataError, OptionError, RunError
 from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
-from daso.export.loading import load_run, network_answer
+from daso.export.loading import classifier_of, load_run
 from daso.files import read_json, replacing, reported, write_text
 from daso.train.config import RunConfig
 from daso.train.run_data import configured_reading, open_configured
@@ -76,7 +76,7 @@ def export_run(
     model, facts = load_run(folder, torch.device("cpu"), warn, encoder)
     trained_in = model.network.precision
     model.network.precision = "float32"  # that of every exported file
-    original = Classifier(network_answer(model.network, facts.temperature), facts)
+    original = classifier_of(model.network, facts)
     data = read_json(folder / "data.json")
     if images is None:
         samples, what = _own_samples(model.config, original, bool(data.get("holdout")))
