@@ -17,7 +17,7 @@ from torch import nn
 from daso.errors import RunError, first_line, import_extra
 from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
-from daso.export.loading import classifier_of, load_safetensors, onnx_session, without_folders
+from daso.export.loading import classifier_of, load_safetensors, open_onnx, without_folders
 from daso.export.seal import SEAL, seal_file
 from daso.nets.engines import quiet_export
 from daso.train.config import NOT_IN_FINGERPRINT
@@ -65,8 +65,7 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
     proto.producer_name, proto.producer_version = "daso", str(facts.provenance.get("daso"))
     onnx.save_model(proto, path)
     seal_file(path)
-    session = onnx_session(path)
-    return lambda inputs: np.asarray(session.run(None, {"images": inputs})[0])
+    return open_onnx(path).probabilities
 
 
 def _anonymize(proto: Any) -> None:

@@ -70,7 +70,7 @@ def load(
             raise OptionError(f"{path}: an .onnx file computes in float32, not in bfloat16")
         if not is_intact(path):
             warn(f"{path} has changed since daso exported it: it is damaged, or was converted")
-        classifier = _from_onnx(path, device)
+        classifier = open_onnx(path, device)
         _tell_calibration(classifier.facts, warn)
         return classifier
     if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and is_file:
@@ -186,24 +186,13 @@ def load_safetensors(
     return rebuild_model(config, data, state, output, facts.step, device, str(path), encoder), facts
 
 
-def _from_onnx(path: Path, device: str) -> Classifier:
-    session = onnx_session(path, device)
-    facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
-    name = session.get_inputs()[0].name
-
-    def answer(inputs: Array) -> Array:
-        return np.asarray(session.run(None, {name: np.ascontiguousarray(inputs)})[0])
-
-    return Classifier(answer, facts)
-
-
-def onnx_session(path: Path, device: str = "cpu") -> Any:
+def open_onnx(path: Path, device: str = "cpu") -> Classifier:
     """Open an ONNX file with onnxruntime.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
         OptionError: this onnxruntime does not support the device.
-        RunError: the file is not an ONNX model.
+        RunError: the file is not an ONNX model, or was not exported by daso.
     """
     onnxruntime = import_extra("onnxruntime", "onnx", f"{path}: an ONNX file needs")
     kinds = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -211,7 +200,14 @@ def onnx_session(path: Path, device: str = "cpu") -> Any:
     if kinds.get(kind) not in onnxruntime.get_available_providers():
         raise OptionError(f"this onnxruntime does not run on {device!r}")
     try:
-        return onnxruntime.InferenceSession(str(path), providers=[kinds[kind]])
+        session = onnxruntime.InferenceSession(str(path), providers=[kinds[kind]])
     # onnxruntime does not export its exception classes.
     except Exception as error:
         raise RunError(f"{path} cannot be read: {first_line(error)}") from error
+    facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    name = session.get_inputs()[0].name
+
+    def answer(inputs: Array) -> Array:
+        return np.asarray(session.run(None, {name: np.ascontiguousarray(inputs)})[0])
+
+    return Classifier(answer, facts)
