@@ -118,7 +118,7 @@ def main(options: Options) -> None:
     daso = ConventionalDASO(
         classes, dist_temperature=DIST_TEMPERATURE, warmup_steps=options.steps // 5
     )
-    pipeline = Conventional(encoder, nn.Linear(encoder.dim, classes), daso)  # type: ignore[arg-type]
+    pipeline = Conventional(encoder, nn.Linear(encoder.dim, classes), daso)
     normalization = files.normalization()
     views: Any = normalization, side // 8, side // 2
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from conventional import (
     load_batches,
 )
 from timing import Clock, Stopwatch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from daso.data.images.decoded import DecodedImages as Pool
@@ -207,7 +207,7 @@ class Theirs(Side):
         self.device = next(network.parameters()).device
         self.watch = Stopwatch(self.device, case.clock)
         daso = ConventionalDASO(case.num_classes) if "daso" in case.method else None
-        self.pipeline = Conventional(cast(nn.Module, network.encoder), network.heads["class"], daso)
+        self.pipeline = Conventional(network.encoder, network.heads["class"], daso)
         sizes = views.crop_padding, views.cutout
         normalization = Normalization(prepared.data.mean, prepared.data.std)
         labels = torch.from_numpy(source.train.labels)

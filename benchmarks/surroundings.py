@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from daso.data.benchmarks.cifar import CIFAR10
 from daso.methods.method import Batch
+from daso.nets.encoders import Encoder
 from daso.train.allocator import keep_freed_memory
 from daso.train.run import train_run
 
@@ -36,7 +37,7 @@ QUICK_SPLIT = (
 QUICK_RUN = f"{QUICK_SPLIT} --network small-4 --batch 4 --steps 2 --evaluate-every 2"
 
 
-class FixedFeatures(nn.Module):
+class FixedFeatures(Encoder):
     """Replaces an encoder whose time should not count: the same features for any images."""
 
     def __init__(self, count: int, dim: int) -> None:

@@ -29,7 +29,7 @@ class Deployed(nn.Module):
     def __init__(self, network: Network, input_shape: tuple[int, ...], temperature: float) -> None:
         super().__init__()
         self.takes_images = len(input_shape) == 3
-        self.encoder = cast(nn.Module, network.encoder)
+        self.encoder = network.encoder
         self.readout = network.readout
         self.head = None if network.readout is not None else network.heads[network.output]
         self.temperature = temperature

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from daso.label.images import Embedding, Flags, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
 from daso.nets.engines import accelerate
-from daso.nets.network import Encoder as OwnEncoder
 from daso.nets.network import Network
 from daso.readout.projection import MOST_ROWS, Projection
 from daso.train.encoder.build import build_network
@@ -73,11 +72,10 @@ def of_backbone(backbone: Backbone, options: TrainOptions, count: int = 0) -> En
     """Return a pretrained encoder, frozen, for some number of images."""
     side = backbone.preprocessing.resolution or 224
     channels = len(backbone.preprocessing.mean or (0, 0, 0))
-    encoder = cast(OwnEncoder, backbone.module)
     network: Network = build_network(
         replace(options, precision="float32"),
         (channels, side, side),
-        encoder,
+        backbone.module,
         {},
         (),
         (),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError, RunError, first_line
 from daso.files import make_folder, read_json, save_json, write_atomically
+from daso.nets.encoders import Encoder
 from daso.nets.network import Interpolation
 
 Kind = Literal["transformers", "timm", "daso", "python"]
@@ -51,7 +52,7 @@ class Backbone:
 
     name: str
     kind: Kind
-    module: nn.Module
+    module: Encoder
     preprocessing: Preprocessing
     recipe: Mapping[str, Any]
 
@@ -116,7 +117,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise OptionError(f"cannot read weights from {path}: {error}") from error
 
 
-def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module]) -> Backbone:
+def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], Encoder]) -> Backbone:
     """Read the files of ``Backbone.save``; *build* gets the values of ``Backbone.describe``.
 
     Raises:
@@ -137,7 +138,7 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
     return Backbone(name, kind, module.eval(), preprocessing, recipe)
 
 
-class ModuleEncoder(nn.Module):
+class ModuleEncoder(Encoder):
     """A custom module that maps normalized images (B, C, H, W) to features, float (B, D)."""
 
     def __init__(self, module: nn.Module, dim: int) -> None:

@@ -9,11 +9,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from daso.nets.encoders import Encoder
 from daso.nets.network import Network
 
 WORTHWHILE = 2**26
@@ -27,7 +28,7 @@ MOST_DIFFERENT_BFLOAT16 = 0.1
 BATCH, ROUNDS, FIRST_CALLS = 4, 3, 2
 
 
-class Engine(nn.Module):
+class Engine(Encoder):
     """Maps normalized images (B, C, H, W) to features (B, D), as an encoder does.
 
     Attributes:
@@ -38,9 +39,9 @@ class Engine(nn.Module):
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.dim = int(encoder.dim)  # type: ignore[arg-type]
+        self.dim = encoder.dim
 
 
 class OnnxEncoder(Engine):
@@ -53,7 +54,7 @@ class OnnxEncoder(Engine):
     name, precisions = "ONNX Runtime", ("float32",)
     channels_first = True
 
-    def __init__(self, encoder: nn.Module, example: Tensor) -> None:
+    def __init__(self, encoder: Encoder, example: Tensor) -> None:
         super().__init__(encoder)
         import onnxruntime
 
@@ -85,7 +86,7 @@ class FusedEncoder(Engine):
 
     name, precisions = "oneDNN Graph", ("bfloat16", "float32")
 
-    def __init__(self, encoder: nn.Module, example: Tensor) -> None:
+    def __init__(self, encoder: Encoder, example: Tensor) -> None:
         super().__init__(encoder)
         with quiet_export(), torch.no_grad():
             tensors = itertools.chain(encoder.named_parameters(), encoder.named_buffers())
@@ -120,7 +121,7 @@ def accelerate(network: Network, shape: Sequence[int], passes: int) -> str:
         return "torch"
     generator = torch.Generator().manual_seed(0)
     example, other = (torch.randn(BATCH, *normalized, generator=generator) for _ in range(2))
-    encoder = cast(nn.Module, network.encoder)
+    encoder = network.encoder
     low = network.precision == "bfloat16"
     for kind in (OnnxEncoder, FusedEncoder):
         if network.precision not in kind.precisions:
@@ -140,7 +141,7 @@ def accelerate(network: Network, shape: Sequence[int], passes: int) -> str:
     return "torch"
 
 
-def _is_right(engine: Engine, encoder: nn.Module, images: Tensor) -> bool:
+def _is_right(engine: Engine, encoder: Encoder, images: Tensor) -> bool:
     """Whether features of images that the engine has not seen are those of the encoder."""
     found, expected = engine(images).float(), encoder(images).float()
     most = MOST_DIFFERENT * float(expected.abs().max())

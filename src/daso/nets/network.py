@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError, check_choice, nearest
 from daso.nets.distributed import Processes, share_batch_norms
+from daso.nets.encoders import Encoder
 from daso.nets.encoders.resnet import ResNet
 from daso.nets.encoders.small import SmallConvNet
 from daso.nets.encoders.vector import Probe, VectorEncoder
@@ -20,14 +21,6 @@ from daso.nets.readout import NAME, Readout
 
 Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["bilinear", "bicubic"]
-
-
-class Encoder(Protocol):
-    """A module that maps normalized images (B, C, H, W), or vectors, to features (B, dim)."""
-
-    dim: int
-
-    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Network(nn.Module):
@@ -84,7 +77,7 @@ class Network(nn.Module):
     def freeze_encoder(self) -> None:
         """Freeze the encoder and its batch-norm statistics; only heads are trained."""
         self.encoder_is_frozen = True
-        for parameter in cast(nn.Module, self.encoder).parameters():
+        for parameter in self.encoder.parameters():
             parameter.requires_grad_(False)
         self.train(self.training)
 
@@ -92,18 +85,18 @@ class Network(nn.Module):
         """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.encoder_is_frozen:
-            cast(nn.Module, self.encoder).eval()
+            self.encoder.eval()
         return self
 
     def share(self, processes: Processes) -> None:
         """Share the computation of features among processes; batch norms span all of them."""
         self.processes = processes
-        share_batch_norms(cast(nn.Module, self.encoder))
+        share_batch_norms(self.encoder)
 
     def sum_gradients(self) -> None:
         """Sum the encoder's gradients over the processes; each has the heads' whole gradients."""
         if self.processes is not None:
-            self.processes.sum_gradients(cast(nn.Module, self.encoder).parameters())
+            self.processes.sum_gradients(self.encoder.parameters())
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize uint8 images (B, C, H, W) to float; float images pass through unchanged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from daso.errors import OptionError, named
 from daso.methods.method import Batch, Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes, share_batch_norms
-from daso.nets.network import Encoder
+from daso.nets.encoders import Encoder
 from daso.nets.recompute import recompute_activations
 from daso.train.encoder.build import build_network, fall_back_to_float32
 from daso.train.options import TrainOptions, backbone_rate
@@ -49,7 +49,7 @@ def assemble(
     if options.recompute:
         if processes is not None:
             raise OptionError(f"{named('recompute')} needs one process; leave it out")
-        recompute_activations(cast(nn.Module, encoder))
+        recompute_activations(encoder)
     device = data.labeled.images.device
     heads = {"class": len(data.class_names), **method.heads}
     preprocessing = None if backbone is None else backbone.preprocessing
@@ -59,14 +59,14 @@ def assemble(
     rate = backbone_rate(options, method.learning_rate, backbone is not None)
     options = replace(options, backbone_rate=rate)
     if frozen is not None:
-        cast(nn.Module, network.encoder).load_state_dict(frozen)
+        network.encoder.load_state_dict(frozen)
         network.freeze_encoder()
     for name in method.computed_heads:
         network.heads[name].requires_grad_(False)
     network = network.to(device)
     fall_back_to_float32(network, data.shape)
     if processes is not None:
-        share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
+        share_batch_norms(network.encoder, compiled=options.compile)
         network.share(processes)
     batches = Batches(data, method, options, augmentation, vectors)
     if options.compile:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from daso.files import read_json
 from daso.methods.method import Method, View
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes
-from daso.nets.network import Encoder
 from daso.nets.readout import Readout
 from daso.parts import Facts
 from daso.plans.plan import Plan
@@ -173,7 +172,7 @@ def prepare(
     if backbone is not None:
         network = backbone.name
         if options.freeze:
-            known = _facts(images, images, options.steps, cast(Encoder, backbone.module).dim)
+            known = _facts(images, images, options.steps, backbone.module.dim)
             method = check_method(recipe, facts, known, config.method_options)
             # Only if it is asked for: a mirror image takes as long to embed as the image.
             mirrorings = 0 if readout is None else max(readout.mirrorings(flip=False))
@@ -312,13 +311,13 @@ def _begin_stage(
     kept = None
     if stage.keeps_encoder:
         assert before is not None
-        kept = cast(nn.Module, before.average.network.encoder).state_dict()
+        kept = before.average.network.encoder.state_dict()
     parts = (method, encoder, stage_data, options, config.augmentation, config.vectors)
     training, batches = assemble(*parts, backbone=backbone, frozen=kept, processes=processes)
     readout = stage_recipe.build_readout(facts, values)
     fitter = None
     if readout is not None:
-        weights = cast(nn.Module, training.network.encoder).parameters()
+        weights = training.network.encoder.parameters()
         # Without a step its features stay random: they are not even computed.
         learns = stage.steps > 0 and any(weight.requires_grad for weight in weights)
         pretrained = backbone is not None and not stage_data.are_vectors

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 
 from daso.cli.training.command import TrainRequest
 from daso.cli.training.defaults import configure_like
 from daso.compose import Recipe
 from daso.errors import OptionError
 from daso.files import check_writable
+from daso.nets.encoders import Encoder
 from daso.nets.network import build_encoder, build_vector_encoder
 from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
@@ -79,10 +79,10 @@ def _try_network(options: TrainOptions) -> None:
         recompute_activations(encoder)
 
 
-def _build(name: str) -> nn.Module:
+def _build(name: str) -> Encoder:
     try:
-        return cast(nn.Module, build_encoder(name, 3, 32))
+        return build_encoder(name, 3, 32)
     except OptionError as refused:
         with contextlib.suppress(OptionError):
-            return cast(nn.Module, build_vector_encoder(name, [0.0], [1.0]))
+            return build_vector_encoder(name, [0.0], [1.0])
         raise refused from None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.nets.encoders import Encoder
 from daso.nets.encoders.wrn import initialise_convolutions
 from daso.nets.recompute import Recomputing
 
@@ -48,7 +49,7 @@ class _Residual(Recomputing):
         return _rectify(out.add_(self.downsample(x)))
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """A residual network of *depth* 18, 34 or 50; others raise an ``OptionError``.
 
     Args:
@@ -82,7 +83,6 @@ class ResNet(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         x = _rectify(self.bn1(self.conv1(x)))
         if self.large:
             x = F.max_pool2d(x, 3, 2, 1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.nets.encoders import Encoder
 from daso.nets.encoders.wrn import activate, average_pixels, initialise_convolutions
 from daso.nets.recompute import Recomputing
 
 
-class SmallConvNet(Recomputing):
+class SmallConvNet(Recomputing, Encoder):
     """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of stride 2; average pooling.
 
     Args:
@@ -34,7 +35,6 @@ class SmallConvNet(Recomputing):
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         x = self.convolutions[0](x)
         for norm, use in zip(self.norms, [*self.convolutions[1:], average_pixels], strict=True):
             x = self.through(norm, activate, x, use)

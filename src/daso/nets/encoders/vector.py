@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.nets.encoders import Encoder
 from daso.nets.encoders.wrn import activate
 
 PROBE_LENGTH = 5.0
 """Root mean square length of the features of ``Probe``, which suits the methods' learning rates."""
 
 
-class VectorEncoder(nn.Module):
+class VectorEncoder(Encoder):
     """Standardizes vectors and maps them through layers of linear map, batch norm and leaky ReLU.
 
     Args:
@@ -48,14 +49,13 @@ class VectorEncoder(nn.Module):
         return (x[:, : len(self.mean)] - self.mean) / self.std
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map vectors, float (B, D), to features, float (B, dim)."""
         x = self.vectors(x)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = activate(norm(layer(x)))
         return x
 
 
-class Probe(nn.Module):
+class Probe(Encoder):
     """Centers vectors and scales all dimensions alike, for a linear classifier on embeddings.
 
     The encoder has learned how much each dimension varies, so the variances keep their ratios. The
@@ -81,5 +81,4 @@ class Probe(nn.Module):
         return x[:, : len(self.mean)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map vectors, float (B, D), to features, float (B, D)."""
         return (self.vectors(x) - self.mean) * self.scale

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.nets.encoders import Encoder
 from daso.nets.recompute import Recomputing
 
 
@@ -51,7 +52,7 @@ class _Block(Recomputing):
         return out.add_(shortcut)
 
 
-class WideResNet(Recomputing):
+class WideResNet(Recomputing, Encoder):
     """WRN-depth-width (Zagoruyko & Komodakis, 2016) in the form of Oliver et al., 2018.
 
     Leaky ReLU 0.1, bias-free convolutions, batch norm with momentum 0.1, global average pooling.
@@ -90,5 +91,4 @@ class WideResNet(Recomputing):
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         return self.through(self.norm, activate, self.blocks(self.stem(x)), average_pixels)

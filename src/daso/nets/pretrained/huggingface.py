@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from daso.errors import MissingDependencyError, OptionError, first_line, import_extra
 from daso.nets.backbone import Backbone, Preprocessing, measure
+from daso.nets.encoders import Encoder
 from daso.nets.network import Interpolation
 
 FIRST_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit_msn")
@@ -44,7 +45,7 @@ _INTERPOLATIONS: dict[int, Interpolation] = {1: "bicubic", 2: "bilinear", 3: "bi
 """By Pillow's numbers; Lanczos, which torch lacks, becomes bicubic."""
 
 
-class TransformersEncoder(nn.Module):
+class TransformersEncoder(Encoder):
     """The vision part of a transformers model with the pooling of its type.
 
     Args:
@@ -75,7 +76,6 @@ class TransformersEncoder(nn.Module):
         self.dim = measure(self, self.channels, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         output = self.model(pixel_values=x, **self._arguments)
         if self.model_type in FIRST_TOKEN:
             first: Tensor = output.last_hidden_state[:, 0]
@@ -155,7 +155,7 @@ def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
     return None if side is None else (side, patch if known else STRIDE)
 
 
-def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:
+def build_transformers(recipe: Mapping[str, Any]) -> Encoder:
     """Build the encoder of a recipe of ``open_transformers`` with random weights.
 
     Raises:

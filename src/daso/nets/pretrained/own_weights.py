@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from daso.errors import OptionError
 from daso.nets.backbone import Backbone, Preprocessing, load_weights
+from daso.nets.encoders import Encoder
 from daso.nets.network import build_encoder
 from daso.nets.pretrained.huggingface import IMAGENET_MEAN, IMAGENET_STD
 
@@ -18,9 +19,9 @@ LARGE, SMALL = 224, 32
 """Sides in pixels for which a ResNet gets the large or the small stem."""
 
 
-def build_own(recipe: Mapping[str, Any]) -> nn.Module:
+def build_own(recipe: Mapping[str, Any]) -> Encoder:
     """Build the encoder of a recipe; its weights are random."""
-    return cast(nn.Module, build_encoder(recipe["network"], recipe["channels"], recipe["size"]))
+    return build_encoder(recipe["network"], recipe["channels"], recipe["size"])
 
 
 def open_weights(network: str, path: Path) -> Backbone:

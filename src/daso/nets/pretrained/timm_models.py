@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError, first_line
 from daso.nets.backbone import Backbone, Preprocessing, load_weights, measure
+from daso.nets.encoders import Encoder
 from daso.nets.network import Interpolation
 from daso.nets.pretrained.huggingface import STRIDE, fetch
 from daso.nets.pretrained.own_weights import load_strictly
@@ -18,7 +19,7 @@ from daso.nets.pretrained.timm_import import import_timm
 from daso.nets.pretrained.timm_names import to_timm_names
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(Encoder):
     """A timm model without its classifier, from ``timm.create_model`` with ``num_classes=0``.
 
     *side* is that of the images in pixels.
@@ -30,7 +31,6 @@ class TimmEncoder(nn.Module):
         self.dim = measure(model, 3, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalized images, float (B, 3, H, W), to features, float (B, D)."""
         features: Tensor = self.model(x)
         return features
 
@@ -90,7 +90,7 @@ def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocess
     return Preprocessing(mean, std, side or int(about["input_size"][-1]), interpolation)
 
 
-def build_timm(recipe: Mapping[str, Any]) -> nn.Module:
+def build_timm(recipe: Mapping[str, Any]) -> Encoder:
     """Build the encoder of a recipe of ``open_timm`` with random weights."""
     timm = import_timm()
     model = _create(timm, recipe["model"], recipe["side"])

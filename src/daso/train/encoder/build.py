@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError, named
 from daso.nets.backbone import Preprocessing, read_preprocessing
-from daso.nets.network import Encoder, Network, Precision, build_encoder, build_vector_encoder
+from daso.nets.encoders import Encoder
+from daso.nets.network import Network, Precision, build_encoder, build_vector_encoder
 from daso.train.encoder.pretrained import build_module
 from daso.train.options import TrainOptions
 
@@ -34,7 +35,7 @@ def named_encoder(
     shape: Sequence[int],
     mean: Sequence[float],
     std: Sequence[float],
-    module: nn.Module | None = None,
+    module: Encoder | None = None,
 ) -> Encoder:
     """Build the encoder of a training.
 
@@ -59,7 +60,7 @@ def named_encoder(
             f"{named('resolution')} needs square images, these are {width} x {height}"
         )
     if module is not None:
-        return cast(Encoder, copy.deepcopy(module))
+        return copy.deepcopy(module)
     return build_encoder(str(options.network), channels, options.resolution or max(height, width))
 
 
@@ -128,7 +129,7 @@ def _has_stride_beyond_input(network: Network, shape: Sequence[int]) -> bool:
     return any(exceeds)
 
 
-class EmbeddingClassifierEncoder(nn.Module):
+class EmbeddingClassifierEncoder(Encoder):
     """A frozen backbone followed by the encoder trained on its embeddings."""
 
     def __init__(self, backbone: nn.Module, top: Encoder) -> None:
@@ -139,7 +140,8 @@ class EmbeddingClassifierEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalized images, float (B, C, H, W), or embeddings, float (B, E), to features."""
-        return self.top(self.backbone(x).float() if x.dim() == 4 else x)
+        features: Tensor = self.top(self.backbone(x).float() if x.dim() == 4 else x)
+        return features
 
 
 def trained_encoder(
@@ -163,6 +165,6 @@ def trained_encoder(
     module = build_module(about, given)
     preprocessing = read_preprocessing(about["preprocessing"])
     if not data.get("embedding"):
-        return cast(Encoder, module), preprocessing
+        return module, preprocessing
     top = named_encoder(options, [int(about["dim"])], mean, std)
     return EmbeddingClassifierEncoder(module, top), preprocessing

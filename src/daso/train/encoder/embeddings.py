@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -32,7 +32,7 @@ from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.encoders.patches import PatchEncoder
 from daso.nets.engines import FusedEncoder, accelerate
-from daso.nets.network import Encoder, Network
+from daso.nets.network import Network
 from daso.nets.readout import MIRRORINGS
 from daso.readout.projection import Projection
 from daso.train.encoder.build import build_network
@@ -227,11 +227,10 @@ def embed_data(
         DataError: the backbone returns NaN or infinity.
     """
     device = data.labeled.images.device
-    encoder = cast(Encoder, backbone.module)
 
     def build() -> Network:
         processed = backbone.preprocessing
-        built = build_network(options, data.shape, encoder, {}, (), (), "class", processed)
+        built = build_network(options, data.shape, backbone.module, {}, (), (), "class", processed)
         return built.to(device).eval()
 
     network, as_predicted = build(), build()

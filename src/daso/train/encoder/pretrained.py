@@ -26,6 +26,7 @@ from daso.nets.backbone import (
     load_backbone,
     measure,
 )
+from daso.nets.encoders import Encoder
 from daso.nets.network import is_builtin
 from daso.nets.pretrained.huggingface import (
     build_transformers,
@@ -237,7 +238,7 @@ def _open_run(folder: Path) -> Backbone:
     return Backbone(str(folder), about["kind"], module.eval(), preprocessing, about["recipe"])
 
 
-def build_module(about: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
+def build_module(about: Mapping[str, Any], given: nn.Module | None = None) -> Encoder:
     """Build the module of a backbone from the values of ``Backbone.describe``; weights are random.
 
     Raises:

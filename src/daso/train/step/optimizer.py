@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,12 @@ def parameter_groups(
     Raises:
         OptionError: ``layer_decay`` is set and the encoder has no recognizable blocks.
     """
-    encoder = cast(nn.Module, network.encoder)
     learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
     share = 1.0 if options.backbone_rate is None else options.backbone_rate / base_rate
     depths: dict[str, int] = {}
     if options.layer_decay < 1 and not network.encoder_is_frozen:
-        depths = {f"encoder.{name}": depth for name, depth in depths_from_top(encoder).items()}
+        from_top = depths_from_top(network.encoder)
+        depths = {f"encoder.{name}": depth for name, depth in from_top.items()}
 
     groups: dict[tuple[int, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in learning.items():
