@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from daso.data.class_names import listed
 from daso.data.images.decode import decode_for_model
-from daso.data.images.decoded import digest
+from daso.data.images.decoded import DecodedImages
 from daso.data.images.encoded import work_through
 from daso.data.images.pool import Pool
 from daso.data.listing import Reading
@@ -42,23 +42,6 @@ from daso.train.evaluation import Answers
 from daso.train.model import Model, load_model
 
 NAME = "calibration.json"
-
-
-@dataclass(frozen=True)
-class Labeled:
-    """Labeled images as a model takes them.
-
-    Attributes:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,).
-        names: of the images, for messages.
-        place: of all of them.
-    """
-
-    images: Tensor
-    labels: Tensor
-    names: tuple[str, ...]
-    place: str
 
 
 def calibrate_run(
@@ -87,7 +70,11 @@ def calibrate_run(
 
 
 def calibrate_again(
-    folder: Path, model: Model, source: Source, given: Labeled | None = None
+    folder: Path,
+    model: Model,
+    source: Source,
+    given: DecodedImages | None = None,
+    place: Path | None = None,
 ) -> Calibration:
     """Fit the temperature of a trained model again, on labels that its training has not seen.
 
@@ -95,7 +82,7 @@ def calibrate_again(
 
     Args:
         source: the images of the run.
-        given: labeled images; None: the hold-out of the run.
+        given: labeled images from *place*; None: the hold-out of the run.
 
     Raises:
         DataError: one of the given images is a labeled, unlabeled or test image of the run; the
@@ -115,21 +102,22 @@ def calibrate_again(
     }
     known = [
         (name, f"is one of the run's {seen[key]} images")
-        for name, key in zip(given.names, map(digest, given.images.numpy()), strict=True)
+        for name, key in zip(given.paths, map(bytes, given.digests), strict=True)
         if key in seen
     ]
     if known:
-        is_one = "image is" if len(given.names) == 1 else "images are"
-        what = f"{len(known):,} of {len(given.names):,} {is_one} the run's own"
+        is_one = "image is" if len(given) == 1 else "images are"
+        what = f"{len(known):,} of {len(given):,} {is_one} the run's own"
         cure = (
             "The training has seen the labeled and unlabeled images, and the result is measured on "
             "the test images; leave these out"
         )
         raise DataError(problems(known, what, cure, between=" "))
-    return _calibrate(folder, model, data, given, keep=True)
+    pool = Pool(torch.from_numpy(np.asarray(given.images)), torch.from_numpy(given.labels))
+    return _calibrate(folder, model, data, pool, place=place, keep=True)
 
 
-def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> Labeled:
+def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> DecodedImages:
     """Decode labeled images as ``daso predict`` does, for a model that takes images.
 
     *tell* is called with notes about what is not used, and about labels that were read as others.
@@ -164,29 +152,32 @@ def read_labeled(place: Path, model: Model, tell: Callable[[str], None]) -> Labe
         raise DataError(problems(faults, what, "Replace or remove them"))
     labels = np.array([numbers[name] for name in names], dtype=np.int64)[pool.labels]
     called = tuple(map(pool.name_of, range(len(pool))))
-    images = torch.from_numpy(np.array(decoded))
-    return Labeled(images, torch.from_numpy(labels), called, str(place))
+    return DecodedImages(np.array(decoded), labels, called)
 
 
 def _calibrate(
     folder: Path,
     model: Model,
     data: TrainingData,
-    fitted: Pool | Labeled | None,
+    fitted: Pool | None,
     *,
+    place: Path | None = None,
     answers: Answers = MappingProxyType({}),
     keep: bool = False,
 ) -> Calibration:
-    """Fit to labeled images and write it; *keep*: write nothing if nothing could be fitted."""
+    """Fit to labeled images, of a run or from *place*, and write it.
 
-    def answered(pool: Pool | Labeled, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    *keep*: write nothing if nothing could be fitted.
+    """
+
+    def answered(pool: Pool, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         known = answers.get(name)
         logits = predict_logits(model.network, pool.images) if known is None else known
         return logits.numpy(), pool.labels.cpu().numpy()
 
     logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
     if fitted is not None:
-        logits, labels = answered(fitted, "given" if isinstance(fitted, Labeled) else "holdout")
+        logits, labels = answered(fitted, "holdout" if place is None else "given")
     calibration = calibrate(logits, labels, model.step)
     if calibration.note is None:
         part, measured = ("holdout", data.holdout) if data.test is None else ("test", data.test)
@@ -197,8 +188,8 @@ def _calibrate(
         calibration = replace(calibration, answered={"measured_on": measured_on, **reliability})
     elif keep:
         return calibration
-    if isinstance(fitted, Labeled):
-        calibration = replace(calibration, given=fitted.place, model=fingerprint(model))
+    if place is not None:
+        calibration = replace(calibration, given=str(place), model=fingerprint(model))
     save_sealed(folder / NAME, asdict(calibration))
     return calibration
 

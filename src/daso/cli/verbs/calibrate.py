@@ -51,7 +51,7 @@ def run(command: CalibrateCommand) -> None:
         config = read_config(command.folder, command.data)
         source = open_configured(config)
         require_data_of_run(command.folder, config, source)
-        calibration = calibrate_again(command.folder, model, source, given)
+        calibration = calibrate_again(command.folder, model, source, given, command.images)
     if calibration.note is not None:
         why = calibration.note
         if given is not None:
