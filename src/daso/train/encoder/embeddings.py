@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,8 @@ FORMAT = 1
 POOLS, TRAINED = ("labeled", "unlabeled", "holdout", "test"), ("labeled", "unlabeled")
 """Pools that are embedded, and those that are trained on."""
 
+Version = tuple[View, tuple[int, ...]]
+"""A view of an image, and the dimensions of the image that are reversed before."""
 Progress = Callable[[int, int], None]
 """Called with the number of views that are embedded and the number of all views."""
 Advance = Callable[[int], None]
@@ -178,22 +180,15 @@ class _Part:
     """Versions of the images of some pools, which one network computes and one store keeps.
 
     Attributes:
-        kinds: of the versions. first: column of the first of them.
+        first: column of the first version.
         keys: checksums of the images, by pool.
-        flips: dimensions of the image that are reversed before, for each version; or ().
     """
 
     network: Network
     store: EmbeddingStore
-    kinds: Sequence[View]
-    keys: Mapping[str, Sequence[bytes]]
+    versions: Sequence[Version]
     first: int
-    flips: Sequence[tuple[int, ...]] = ()
-
-    def count(self, *, missing: bool = False) -> int:
-        """Return the number of versions, of copies once; *missing*: those that the store lacks."""
-        wanted = {key for keys in self.keys.values() for key in keys}
-        return len(self.kinds) * len(wanted - self.store.index.keys() if missing else wanted)
+    keys: Mapping[str, Sequence[bytes]]
 
 
 def _digest_of(pools: Mapping[str, np.ndarray]) -> str:
@@ -242,35 +237,36 @@ def embed_data(
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
     drawn_by = {n: v for n, v in vars(augmentation.options).items() if v is not None}
-    base, kinds, first = embedding_folder(options), list(made["labeled"]), 1 + mirrorings
-
+    base, kinds = embedding_folder(options), list(made["labeled"])
+    mirrored: list[Version] = [("identity", dims) for dims in MIRRORINGS[:mirrorings]]
+    groups: list[tuple[dict[str, Any], list[Version], Collection[str]]] = [
+        ({"views": ["plain"]}, [("identity", ())], pools),
+        ({"views": ["mirrored"] * mirrorings}, mirrored, pools),
+        ({"views": kinds, "augmentation": drawn_by}, [(kind, ()) for kind in kinds], made),
+    ]
     stores: dict[Path, EmbeddingStore] = {}
 
-    def store(**more: Any) -> EmbeddingStore:
-        described = {**about, **more}
-        text = json.dumps(described, sort_keys=True).encode()
-        found = EmbeddingStore(base / hashlib.sha256(text).hexdigest()[:32], described)
-        return stores.setdefault(found.folder, found)
-
-    def parts_of(names: Iterable[str], engine: str, network: Network) -> list[_Part]:
+    def parts_of(names: Collection[str], engine: str, network: Network) -> list[_Part]:
         by = {} if engine == "torch" or options.precision == "float32" else {"engine": engine}
-        keys = {name: digests[name] for name in names}
-        found = [_Part(network, store(**by, views=["plain"]), ["identity"], keys, 0)]
-        if mirrorings:
-            mirrored = store(**by, views=["mirrored"] * mirrorings)
-            flips = MIRRORINGS[:mirrorings]
-            found.append(_Part(network, mirrored, ["identity"] * mirrorings, keys, 1, flips))
-        if kinds and (viewed := {name: keys[name] for name in keys if name in made}):
-            augmented = store(**by, views=kinds, augmentation=drawn_by)
-            found.append(_Part(network, augmented, kinds, viewed, first))
-        return found
+        parts, first = [], 0
+        for described, versions, of_pools in groups:
+            keys = {name: digests[name] for name in names if name in of_pools}
+            if versions and keys:
+                content = {**about, **by, **described}
+                text = json.dumps(content, sort_keys=True).encode()
+                folder = base / hashlib.sha256(text).hexdigest()[:32]
+                store = stores.setdefault(folder, EmbeddingStore(folder, content))
+                parts.append(_Part(network, store, versions, first, keys))
+            first += len(versions)
+        return parts
 
     # In bfloat16 an engine rounds otherwise than the network that predicts, which would change the
     # class of single images; so images that are measured are left to torch.
     fast = [name for name in pools if name in TRAINED or options.precision == "float32"]
     engine = "torch"
-    if left := _missing(parts_of(fast, engine, network)):
-        if options.precision == "float32" or _missing(parts_of(fast, FusedEncoder.name, network)):
+    if left := _count(parts_of(fast, engine, network), missing=True):
+        fused = parts_of(fast, FusedEncoder.name, network)
+        if options.precision == "float32" or _count(fused, missing=True):
             engine = accelerate(network, data.shape, left)
         else:
             engine = FusedEncoder.name
@@ -280,7 +276,7 @@ def embed_data(
     parts = trained + parts_of([n for n in pools if n not in fast], "torch", as_predicted)
     vectors = {}
     for name, pool in pools.items():
-        count = first + len(kinds) * (name in made)
+        count = 1 + mirrorings + len(kinds) * (name in made)
         vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
     try:
         computed = _collect(parts, pools, augmentation, vectors, progress)
@@ -317,8 +313,13 @@ def embedding_folder(options: TrainOptions) -> Path:
     return Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
 
 
-def _missing(parts: Iterable[_Part]) -> int:
-    return sum(part.count(missing=True) for part in parts)
+def _count(parts: Iterable[_Part], *, missing: bool = False) -> int:
+    """Return the number of versions, of copies once; *missing*: of those that the stores lack."""
+    total = 0
+    for part in parts:
+        wanted = {key for keys in part.keys.values() for key in keys}
+        total += len(part.versions) * len(wanted - part.store.index.keys() if missing else wanted)
+    return total
 
 
 def _collect(
@@ -329,8 +330,8 @@ def _collect(
     progress: Progress | None,
 ) -> int:
     """Fill *vectors*, by pool, from the stores; compute what they lack, and return its number."""
-    total = sum(part.count() for part in parts)
-    done = total - _missing(parts)
+    total = _count(parts)
+    done = total - _count(parts, missing=True)
 
     def advance(views: int) -> None:
         nonlocal done
@@ -343,7 +344,7 @@ def _collect(
     for part in parts:
         for name, keys in part.keys.items():
             compute = _computer(part, augmentation, pools[name].images, keys, advance)
-            out = vectors[name][:, part.first : part.first + len(part.kinds)]
+            out = vectors[name][:, part.first : part.first + len(part.versions)]
             computed += part.store.collect(keys, compute, out)
     return computed
 
@@ -367,7 +368,7 @@ def _computer(
         seeds = [derive_seed(0, "embedding", number) for number in numbers]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         versions = []
-        for kind, dims in zip(part.kinds, part.flips or [()] * len(part.kinds), strict=True):
+        for kind, dims in part.versions:
             drawn = [augmentation.draw(kind, 1, generator) for generator in generators]
             view = augmentation.make(kind, chosen.flip(dims) if dims else chosen, drawn)
             features = []
