@@ -25,6 +25,7 @@ COUNTED_IMAGES, COUNTED_PIXELS = 20_000, 2**26
 CHUNK = 256
 MEMORY_SHARE = 0.5
 """Share of the free memory for decoded images that could be read from a file instead."""
+POOLS = ("labeled", "unlabeled", "holdout", "test")
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -63,6 +64,12 @@ class TrainingData:
     weak_versions: int = 0
     mirrorings: int = 0
     journal: dict[str, Any] | None = None
+
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """The pools that there are, by name."""
+        pools = {name: getattr(self, name) for name in POOLS}
+        return {name: pool for name, pool in pools.items() if pool is not None}
 
     @property
     def are_vectors(self) -> bool:
@@ -120,9 +127,7 @@ def prepare_data(
         flip=source.flip,
         split=split,
         fingerprint=split.fingerprint(source.train.labels),
-        images_fingerprints={
-            name: _fingerprint(images[name]) for name in ("labeled", "unlabeled", "holdout", "test")
-        },
+        images_fingerprints={name: _fingerprint(images[name]) for name in POOLS},
         journal=source.journal,
     )
 

@@ -93,11 +93,10 @@ def calibrate_again(
     data = prepare_data(source, config.split, config.train.seed, device, config.memory)
     if given is None:
         return _calibrate(folder, model, data, data.holdout, keep=True)
-    pools = {"labeled": data.labeled, "unlabeled": data.unlabeled, "test": data.test}
     seen = {
         key: name
-        for name, pool in pools.items()
-        if pool is not None
+        for name, pool in data.pools.items()
+        if name != "holdout"
         for key in map(bytes, pool.digests)
     }
     known = [

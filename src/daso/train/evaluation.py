@@ -35,7 +35,7 @@ def answers_of(training: Training, data: TrainingData) -> Answers:
 
 def measure(answers: Answers, data: TrainingData) -> Row:
     """Return the metrics of each pool."""
-    pools, counts = _measured(data), data.class_counts
+    pools, counts = measured_pools(data), data.class_counts
     return {
         name: evaluate_logits(logits.numpy(), pools[name].labels.cpu().numpy(), counts)
         for name, logits in answers.items()
@@ -45,7 +45,7 @@ def measure(answers: Answers, data: TrainingData) -> Row:
 def count_confusions(answers: Answers, data: TrainingData) -> Row | None:
     """Count predictions on the test images or the hold-out: row = truth, column = prediction."""
     measured_on = "holdout" if data.test is None else "test"
-    pool = _measured(data).get(measured_on)
+    pool = measured_pools(data).get(measured_on)
     if pool is None:
         return None
     predicted = answers[measured_on].argmax(1).numpy()
@@ -62,9 +62,9 @@ def _answer(
         batches = represent(pool.images)
         return torch.cat([network.classify(batch, network.output) for batch in batches]).cpu()
 
-    return {name: answer(pool) for name, pool in _measured(data).items()}
+    return {name: answer(pool) for name, pool in measured_pools(data).items()}
 
 
-def _measured(data: TrainingData) -> dict[str, Pool]:
-    pools = {"test": data.test, "holdout": data.holdout}
-    return {name: pool for name, pool in pools.items() if pool is not None}
+def measured_pools(data: TrainingData) -> dict[str, Pool]:
+    """Return the pools that a network is measured on, by name."""
+    return {name: data.pools[name] for name in ("test", "holdout") if name in data.pools}

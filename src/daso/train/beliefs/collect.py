@@ -66,7 +66,7 @@ from daso.train.beliefs.label_next import (
 )
 from daso.train.beliefs.thumbnails import pack_thumbnails
 from daso.train.encoder.embeddings import EmbeddedData
-from daso.train.evaluation import answers_of
+from daso.train.evaluation import answers_of, measured_pools
 from daso.train.step.sampling import derive_seed
 from daso.train.step.state import Training
 
@@ -107,9 +107,8 @@ def collect_beliefs(
     random = np.random.default_rng(derive_seed(seed, "beliefs", 0))
     arrays: Arrays = {}
     answers = answers_of(training, data)
-    for name, pool in (("test", data.test), ("holdout", data.holdout)):
-        if pool is not None:
-            arrays |= _answers(name, answers[name], pool, data.class_counts)
+    for name, pool in measured_pools(data).items():
+        arrays |= _answers(name, answers[name], pool, data.class_counts)
     about: dict[str, Any] = {"head": network.output, "labeled": len(data.labeled)}
     if data.unlabeled is None:
         return arrays, about

@@ -48,8 +48,8 @@ PIXELS, PIXELS_CPU = 2**22, 2**19
 DIGEST = 16
 """Bytes of an image's checksum."""
 FORMAT = 1
-POOLS, TRAINED = ("labeled", "unlabeled", "holdout", "test"), ("labeled", "unlabeled")
-"""Pools that are embedded, and those that are trained on."""
+TRAINED = ("labeled", "unlabeled")
+"""Pools that are trained on."""
 
 Version = tuple[View, tuple[int, ...]]
 """A view of an image, and the dimensions of the image that are reversed before."""
@@ -231,7 +231,7 @@ def embed_data(
     network, as_predicted = build(), build()
     _, height, width = data.shape
     augmentation = Augmentation(views, height, width, data.flip)
-    pools: dict[str, Pool] = {n: pool for n in POOLS if (pool := getattr(data, n)) is not None}
+    pools = data.pools
     digests = {name: [*map(bytes, pool.digests)] for name, pool in pools.items()}
 
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.data.images.pool import ImageRows, Pool
+from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
 from daso.evaluate.predict import rows_at_once
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.readout import Block, Readout, mean_of_views
 from daso.readout.projection import MOST_ROWS, Projection
-from daso.train.encoder.embeddings import POOLS, TRAINED, EmbeddedData, Patches
+from daso.train.encoder.embeddings import TRAINED, EmbeddedData, Patches
 from daso.train.folder.checkpoint import has_checkpoint, load_checkpoint, without_prefix
 from daso.train.step.sampling import derive_seed
 
@@ -102,24 +102,22 @@ def beside_embeddings(
     if known is None:
         for name, some in rows.items():
             if len(some):
-                sample[name] = _apply(features, getattr(images, name).images, some)
+                sample[name] = _apply(features, images.pools[name].images, some)
         known = Patches(encoder, Projection.fit(torch.cat(list(sample.values())), COMPONENTS))
     project = known.projection
     pools: dict[str, Any] = {}
-    for name in POOLS:
-        pool: Pool | None = getattr(embedded, name)
-        if pool is not None:
-            vectors = F.pad(pool.images[:], (0, COMPONENTS))
-            beside = vectors[:, 0, -COMPONENTS:][:, : len(project.bias)]
-            others = torch.ones(len(pool), dtype=torch.bool)
-            if name in sample:
-                others[rows[name]] = False
-                beside[rows[name].to(beside.device)] = project(sample[name])
-            if len(rest := others.nonzero()[:, 0]):
-                pixels: ImageRows = getattr(images, name).images
-                found = _apply(lambda batch: project(features(batch)), pixels, rest)
-                beside[rest.to(beside.device)] = found
-            pools[name] = replace(pool, images=vectors)
+    for name, pool in embedded.pools.items():
+        vectors = F.pad(pool.images[:], (0, COMPONENTS))
+        beside = vectors[:, 0, -COMPONENTS:][:, : len(project.bias)]
+        others = torch.ones(len(pool), dtype=torch.bool)
+        if name in sample:
+            others[rows[name]] = False
+            beside[rows[name].to(beside.device)] = project(sample[name])
+        if len(rest := others.nonzero()[:, 0]):
+            pixels = images.pools[name].images
+            found = _apply(lambda batch: project(features(batch)), pixels, rest)
+            beside[rest.to(beside.device)] = found
+        pools[name] = replace(pool, images=vectors)
     return replace(embedded, **pools, patches=known)
 
 
