@@ -72,17 +72,11 @@ def of_backbone(backbone: Backbone, options: TrainOptions, count: int = 0) -> En
     """Return a pretrained encoder, frozen, for some number of images."""
     side = backbone.preprocessing.resolution or 224
     channels = len(backbone.preprocessing.mean or (0, 0, 0))
+    shape, options = (channels, side, side), replace(options, precision="float32")
     network: Network = build_network(
-        replace(options, precision="float32"),
-        (channels, side, side),
-        backbone.module,
-        {},
-        (),
-        (),
-        "class",
-        backbone.preprocessing,
+        options, shape, backbone.module, {}, "class", backbone.preprocessing
     ).eval()
-    accelerate(network, (channels, side, side), count)
+    accelerate(network, shape, count)
     layout = Layout(channels, side, side, side)
     return Encoder(backbone.name, layout, network, False, backbone.describe())
 

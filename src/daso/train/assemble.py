@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from daso.data.training_data import TrainingData
 from daso.errors import OptionError, named
 from daso.methods.method import Batch, Method
-from daso.nets.backbone import Backbone
+from daso.nets.backbone import Backbone, Preprocessing
 from daso.nets.distributed import Processes, share_batch_norms
 from daso.nets.encoders import Encoder
 from daso.nets.recompute import recompute_activations
@@ -52,10 +52,10 @@ def assemble(
         recompute_activations(encoder)
     device = data.labeled.images.device
     heads = {"class": len(data.class_names), **method.heads}
-    preprocessing = None if backbone is None else backbone.preprocessing
-    network = build_network(
-        options, data.shape, encoder, heads, data.mean, data.std, method.output, preprocessing
-    )
+    preprocessing = Preprocessing(data.mean, data.std, options.resolution)
+    if backbone is not None:
+        preprocessing = backbone.preprocessing
+    network = build_network(options, data.shape, encoder, heads, method.output, preprocessing)
     rate = backbone_rate(options, method.learning_rate, backbone is not None)
     options = replace(options, backbone_rate=rate)
     if frozen is not None:

@@ -91,16 +91,14 @@ def rebuild_model(
     try:
         names = tuple(map(str, data["class_names"]))
         counts = tuple(map(int, data["labeled_counts"]))
-        shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
+        shape = tuple(map(int, data["image_shape"]))
         encoder, preprocessing = trained_encoder(config.train, data, given)
         heads = {n.split(".")[1]: len(t) for n, t in state.items() if n.startswith("heads.")}
         readout = Readout.like(state)
         outputs = heads if readout is None else {**heads, NAME: len(readout.intercept)}
         if outputs.get(output) != len(names):
             raise ValueError(f"no head {output!r} for {len(names)} classes among {outputs}")
-        network = build_network(
-            config.train, shape, encoder, heads, mean, std, output, preprocessing
-        )
+        network = build_network(config.train, shape, encoder, heads, output, preprocessing)
         if readout is not None and output == NAME:
             network.read_out(readout)
         network.load_state_dict(state)

@@ -69,25 +69,20 @@ def build_network(
     shape: Sequence[int],
     encoder: Encoder,
     heads: dict[str, int],
-    mean: Sequence[float],
-    std: Sequence[float],
     output: str,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing,
 ) -> Network:
     """Build the network around an encoder.
 
     Args:
-        mean, std: of each channel of images; an encoder of vectors has its own.
-        preprocessing: complete preprocessing of a pretrained encoder; it overrides the others.
+        preprocessing: of images; an encoder of vectors has its own mean and deviation.
     """
-    resolution, interpolation = options.resolution, Preprocessing.interpolation
-    if len(shape) == 1:
-        mean = std = ()
-    elif preprocessing is not None:
-        mean, std = preprocessing.mean or (), preprocessing.std or ()
-        resolution, interpolation = preprocessing.resolution, preprocessing.interpolation
+    used = Preprocessing((), (), options.resolution) if len(shape) == 1 else preprocessing
     precision = cast(Precision, options.precision)  # which is resolved
-    return Network(encoder, heads, mean, std, precision, resolution, output, interpolation)
+    size, interpolation = used.resolution, used.interpolation
+    return Network(
+        encoder, heads, used.mean or (), used.std or (), precision, size, output, interpolation
+    )
 
 
 def fall_back_to_float32(network: Network, shape: Sequence[int]) -> None:
@@ -146,14 +141,14 @@ class EmbeddingClassifierEncoder(Encoder):
 
 def trained_encoder(
     options: TrainOptions, data: Mapping[str, Any], given: nn.Module | None = None
-) -> tuple[Encoder, Preprocessing | None]:
+) -> tuple[Encoder, Preprocessing]:
     """Build the encoder of a trained model, whose weights are loaded afterwards.
 
     Args:
         given: the custom encoder that the training was given, if any.
 
     Returns:
-        The encoder, and the preprocessing of a pretrained one.
+        The encoder, and the preprocessing of its images.
 
     Raises:
         OptionError: the encoder cannot be built, or a custom one is missing.
@@ -161,7 +156,8 @@ def trained_encoder(
     shape, mean, std = [int(n) for n in data["image_shape"]], data["mean"], data["std"]
     about = data.get("backbone")
     if about is None:
-        return named_encoder(options, shape, mean, std), None
+        encoder = named_encoder(options, shape, mean, std)
+        return encoder, Preprocessing(tuple(mean), tuple(std), options.resolution)
     module = build_module(about, given)
     preprocessing = read_preprocessing(about["preprocessing"])
     if not data.get("embedding"):

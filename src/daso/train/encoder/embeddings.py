@@ -224,8 +224,8 @@ def embed_data(
     device = data.labeled.images.device
 
     def build() -> Network:
-        processed = backbone.preprocessing
-        built = build_network(options, data.shape, backbone.module, {}, (), (), "class", processed)
+        of_images = backbone.preprocessing
+        built = build_network(options, data.shape, backbone.module, {}, "class", of_images)
         return built.to(device).eval()
 
     network, as_predicted = build(), build()
