@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -24,12 +23,11 @@ from daso.estimator.inputs import Scaling, build_source
 from daso.estimator.labels import as_column, read_labels, unlabeled_rows
 from daso.estimator.networks import describe, log_probabilities, rebuild
 from daso.estimator.training import configure, train, whole_number
-from daso.evaluate.metrics import adjust_logits
+from daso.evaluate.metrics import Array, adjust_logits
 from daso.files import Row
 from daso.train.prepare import prepare
 from daso.train.step.state import choose_device
 
-Array = npt.NDArray[Any]
 _RANDOM_STATE = threading.RLock()
 """Held by the thread that trains, since torch has one random state for all threads."""
 NETWORKS = 3

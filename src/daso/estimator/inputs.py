@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.data.draws import split_holdout
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import UNLABELED, Source
 from daso.errors import DataError, OptionError
-
-Array = npt.NDArray[Any]
+from daso.evaluate.metrics import Array
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from daso.data.class_names import INTEGER, is_missing, listed, name_faults
-
-Array = npt.NDArray[Any]
+from daso.evaluate.metrics import Array
 
 
 def as_column(y: Any) -> Array:

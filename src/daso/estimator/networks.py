@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from daso.errors import OptionError
+from daso.evaluate.metrics import Array
 from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network
 from daso.train.config import RunConfig
@@ -20,8 +20,6 @@ from daso.train.model import rebuild_model
 from daso.train.prepare import Prepared
 from daso.train.run_data import describe_data
 from daso.train.step.state import choose_device
-
-Array = npt.NDArray[Any]
 
 
 def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:

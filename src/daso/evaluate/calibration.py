@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from daso.evaluate.metrics import calibration_error, cross_entropy, log_softmax
-
-Array = npt.NDArray[Any]
+from daso.evaluate.metrics import Array, calibration_error, cross_entropy, log_softmax
 
 FEWEST_IMAGES = 50
 """With fewer, a fitted temperature was worse than 1 on test images about every other time."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.errors import DataError
-
-Array = npt.NDArray[Any]
+from daso.evaluate.metrics import Array
 
 MOST_ROUNDS, TOLERANCE = 1000, 1e-6
 """Of the estimation, which stops when no share changes by more."""

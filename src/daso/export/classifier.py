@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from daso.data.formats.arrays import as_images, refuse_one_image
 from daso.data.images.decode import decode_for_model, to_picture
 from daso.errors import DataError, OptionError
+from daso.evaluate.metrics import Array
 from daso.evaluate.prior import doubts, shift
 from daso.export.facts import ModelFacts
 
-Array = npt.NDArray[Any]
 Prior = str | Mapping[str, float] | Sequence[float] | Array
 
 BATCH_PIXELS = 256 * 64 * 64

@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from daso.errors import OptionError, RunError, nearest, same_name
+from daso.evaluate.metrics import Array
 from daso.evaluate.prior import estimate_prior
 from daso.plans.estimate import nearest_distribution
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.torch
 import torch
 from torch import nn
 
 from daso.errors import RunError, first_line, import_extra
+from daso.evaluate.metrics import Array
 from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import classifier_of, load_safetensors, open_onnx, without_folders
@@ -23,7 +23,6 @@ from daso.nets.engines import quiet_export
 from daso.train.config import NOT_IN_FINGERPRINT
 from daso.train.model import Model
 
-Array = npt.NDArray[Any]
 Answer = Callable[[Array], Array]
 Format = Literal["onnx", "torch", "safetensors"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from daso.balance import balanced_by
 from daso.errors import OptionError, RunError, check_choice, first_line, import_extra
+from daso.evaluate.metrics import Array
 from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
@@ -27,8 +27,6 @@ from daso.train.calibration import read_calibration
 from daso.train.config import RunConfig
 from daso.train.model import Model, load_model, rebuild_model
 from daso.train.step.state import choose_device
-
-Array = npt.NDArray[Any]
 
 
 def _warn(message: str) -> None:

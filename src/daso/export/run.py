@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -17,6 +16,7 @@ from daso.data.images.encoded import Item
 from daso.data.open import list_own
 from daso.data.places import NAMES
 from daso.errors import DasoError, DataError, OptionError, RunError
+from daso.evaluate.metrics import Array
 from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
@@ -24,8 +24,6 @@ from daso.export.loading import classifier_of, load_run
 from daso.files import read_json, replacing, reported, write_text
 from daso.train.config import RunConfig
 from daso.train.run_data import configured_reading, open_configured
-
-Array = npt.NDArray[Any]
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a probability from the original."""

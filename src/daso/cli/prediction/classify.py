@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from daso.cli.prediction.command import PredictCommand
@@ -34,13 +33,13 @@ from daso.cli.terminal.counters import notice, tell
 from daso.cli.terminal.tables import progress_bar
 from daso.data.images.decode import SUFFIXES
 from daso.errors import DataError, OptionError, how_many
+from daso.evaluate.metrics import Array
 from daso.evaluate.prior import doubts, shift
 
 if TYPE_CHECKING:  # wrong places and outputs are refused before torch is imported
     from daso.export.classifier import Classifier
     from daso.export.facts import ModelFacts
 
-Array = npt.NDArray[Any]
 ToRow = Callable[[str, Array | str], Cells]
 """Returns a row from an input's name and its probabilities, (K,), or why it cannot be read."""
 

@@ -9,20 +9,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.cli.prediction.inputs import Input
 from daso.data.images.decode import holds_several
 from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.errors import DataError
+from daso.evaluate.metrics import Array
 
 if TYPE_CHECKING:
     from daso.export.classifier import Classifier
 
-Array = npt.NDArray[Any]
 Answer = tuple[Input, Array | str]
 """An input, and its probabilities, float64 (K,), or why it cannot be read."""
 
