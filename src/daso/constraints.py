@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from daso.errors import OptionError, check_choice, nearest
-from daso.errors import Range as Range
-from daso.errors import flag as flag
+from daso.errors import OptionError, Range, check_choice, flag, nearest
 
 
 @dataclass(frozen=True)

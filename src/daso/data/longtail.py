@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from daso.constraints import Range, check_options
-from daso.errors import OptionError, flag
+from daso.constraints import check_options
+from daso.errors import OptionError, Range, flag
 
 if TYPE_CHECKING:
     import numpy as np

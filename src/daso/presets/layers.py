@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from daso.catalog import Hyperparameter
-from daso.constraints import flag
+from daso.errors import flag
 from daso.train.config import GROUPS, RunConfig
 
 GIVEN = "command line"

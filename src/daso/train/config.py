@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
-from daso.constraints import Range, annotations_of, check_options, kind_of
+from daso.constraints import annotations_of, check_options, kind_of
 from daso.data.longtail import SplitOptions
-from daso.errors import OptionError, RunError, nearest
+from daso.errors import OptionError, Range, RunError, nearest
 from daso.files import read_json
 from daso.train.options import TrainOptions
 from daso.train.view_options import VectorViewOptions, ViewOptions

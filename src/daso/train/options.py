@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from daso.balance import Sampling
-from daso.constraints import Device, Range, check_options
-from daso.errors import OptionError, named
+from daso.constraints import Device, check_options
+from daso.errors import OptionError, Range, named
 
 Schedule = Literal["constant", "cosine", "multistep", "thirds", "one-cycle"]
 Optimizer = Literal["sgd", "adamw"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from daso.constraints import Range, check_options
+from daso.constraints import check_options
+from daso.errors import Range
 
 Crop = Literal["pad", "resized"]
 

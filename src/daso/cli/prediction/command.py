@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from daso.cli.terminal.parse import Argument
-from daso.constraints import Range
-from daso.errors import OptionError
+from daso.errors import OptionError, Range
 
 
 @dataclass(frozen=True)

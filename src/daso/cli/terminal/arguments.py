@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from daso.cli.terminal.parse import Argument
-from daso.constraints import Checked, flag
+from daso.constraints import Checked
 from daso.data.places import absolute_place
-from daso.errors import DataError, RunError
+from daso.errors import DataError, RunError, flag
 
 
 def check_run_folder(name: str, folder: Path) -> None:

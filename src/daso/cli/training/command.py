@@ -22,9 +22,8 @@ from daso.cli.terminal.parse import (
     plain_text,
 )
 from daso.compose import Recipe
-from daso.constraints import Range, flag
 from daso.data.places import NAMES, is_named
-from daso.errors import DataError, OptionError
+from daso.errors import DataError, OptionError, Range, flag
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.layers import take
 from daso.track import Kind

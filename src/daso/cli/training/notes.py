@@ -9,11 +9,11 @@ import numpy as np
 
 from daso.balance import balanced_by
 from daso.compose import Recipe
-from daso.constraints import flag
 from daso.data.images.image_file import ImageFile
 from daso.data.places import NAMES, is_named
 from daso.data.source import Source
 from daso.data.split import make_split
+from daso.errors import flag
 from daso.files import Row
 from daso.train.config import RunConfig
 from daso.train.prepare import Prepared

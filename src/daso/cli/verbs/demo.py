@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument
-from daso.constraints import Range
-from daso.errors import OptionError
+from daso.errors import OptionError, Range
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.track import Kind, check_installed
 

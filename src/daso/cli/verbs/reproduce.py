@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument, parse
-from daso.constraints import Range
-from daso.errors import OptionError
+from daso.errors import OptionError, Range
 from daso.track import Kind, check_installed
 
 FIGURES = "figures"

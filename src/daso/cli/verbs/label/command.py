@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from daso.cli.terminal.arguments import Folder
 from daso.cli.terminal.parse import Argument
-from daso.constraints import Range, flag
-from daso.errors import OptionError
+from daso.errors import OptionError, Range, flag
 
 
 @dataclass(frozen=True)
