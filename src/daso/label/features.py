@@ -38,6 +38,7 @@ HEADERS = 500
 """Images whose size and color decide how all are decoded."""
 BATCH = 64
 FORMAT, SEED = 1, 0
+UNREADABLE = "none of the images can be read; look at them with daso data check"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def of_patches(images: Images, progress: Progress | None = None) -> Encoder:
         if progress is not None:
             progress(0, len(images))
     if not decoded:
-        raise DataError("none of the images can be read; look at them with daso data check")
+        raise DataError(UNREADABLE)
     channels, height, width = decoded[0].shape[1:]
     encoder = PatchEncoder(channels, geometries(height, width)).eval()
     encoder.learn(map(torch.from_numpy, decoded), torch.Generator().manual_seed(SEED))
@@ -113,7 +114,7 @@ def _layout(images: Images, random: np.random.Generator) -> Layout:
             if len(headers) == HEADERS:
                 break
     if not headers:
-        raise DataError("none of the images can be read; look at them with daso data check")
+        raise DataError(UNREADABLE)
     layout = choose_layout(headers)
     # The image that has another size than the sample is resized like all others.
     side = min(LARGEST, max(layout.height, layout.width))
@@ -141,7 +142,7 @@ def embed(images: Images, encoder: Encoder, progress: Progress | None = None) ->
 
     parts = list(rows(spread))
     if not parts:
-        raise DataError("none of the images can be read; look at them with daso data check")
+        raise DataError(UNREADABLE)
     project: Encode = nn.Identity()
     if not encoder.projected:
         project = Projection.fit(torch.cat([part for _, part in parts]), DIMENSIONS)

@@ -13,9 +13,7 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from daso.errors import how_many
-from daso.report.wording import POOLS as POOLS
-from daso.report.wording import of_classes
-from daso.report.wording import percent as percent
+from daso.report.wording import POOLS, of_classes, percent
 
 ROWS = {
     "accuracy": "accuracy",

@@ -15,7 +15,7 @@ from daso.cli.processes.signals import Stop, if_stopped
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress, notice, tell
 from daso.cli.terminal.follow import follow, view_of
-from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
+from daso.cli.terminal.tables import class_table, summary_table, wide_console
 from daso.cli.training import notes
 from daso.cli.training.command import REPEAT, TrainRequest
 from daso.cli.training.defaults import configure, configure_like
@@ -25,7 +25,7 @@ from daso.cli.training.source import defaults_for, read_source
 from daso.errors import RunError, how_many, typed
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
-from daso.report.wording import duration
+from daso.report.wording import duration, percent
 from daso.track import check_installed, tracked, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration

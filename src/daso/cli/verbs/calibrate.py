@@ -35,8 +35,8 @@ class CalibrateCommand:
 def run(command: CalibrateCommand) -> None:
     """Calibrate a run."""
     check_writable(command.folder)
-    from daso.cli.terminal.tables import percent
     from daso.evaluate.calibration import FEWEST_IMAGES
+    from daso.report.wording import percent
     from daso.train.calibration import calibrate_again, read_labeled
     from daso.train.cross_validation import require_data_of_run
     from daso.train.folder.lock import lock_folder

@@ -29,13 +29,13 @@ class EvaluateCommand:
 
 def run(command: EvaluateCommand) -> None:
     """Evaluate the model."""
-    from daso.cli.terminal.tables import POOLS, class_table, percent, wide_console
+    from daso.cli.terminal.tables import class_table, wide_console
     from daso.cli.training.notes import not_adjusted
     from daso.data.training_data import prepare_data
     from daso.errors import DataError, RunError
     from daso.files import plain, read_json
     from daso.report.data_changes import describe_changes
-    from daso.report.wording import of_classes
+    from daso.report.wording import POOLS, of_classes, percent
     from daso.train.evaluation import evaluate_network
     from daso.train.model import load_model
     from daso.train.run_data import describe_data, open_configured, read_config, undo_sorting

@@ -121,9 +121,9 @@ def _show(result: Row, steps: int) -> None:
     import numpy as np
     from rich.markup import escape
 
-    from daso.cli.terminal.tables import make_table, percent, wide_console
+    from daso.cli.terminal.tables import make_table, wide_console
     from daso.report.uncertainty import interval
-    from daso.report.wording import of_classes
+    from daso.report.wording import of_classes, percent
 
     console = wide_console()
     recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))

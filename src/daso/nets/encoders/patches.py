@@ -96,9 +96,8 @@ class PatchEncoder(nn.Module):
         for layout, kernel in zip(layouts, kernels, strict=True):
             numbers = [int(number) for number in layout]
             side = kernel.shape[2]
-            if len(numbers) != 4 or numbers[2] != side or numbers[3] < 1:
-                raise ValueError(f"a layout of patches does not fit: {numbers}")
-            if not all(side <= length <= LARGEST for length in numbers[:2]):
+            sides_fit = all(side <= length <= LARGEST for length in numbers[:2])
+            if len(numbers) != 4 or numbers[2] != side or numbers[3] < 1 or not sides_fit:
                 raise ValueError(f"a layout of patches does not fit: {numbers}")
             found.append(Geometry(*numbers))
         return cls(kernels[0].shape[1], found, len(kernels[0]))
