@@ -15,6 +15,7 @@ from daso.cli import main
 from daso.errors import OptionError
 from daso.evaluate.calibration import fit_temperature
 from daso.files import read_json
+from daso.train.model import load_model
 from tests.cli.test_advice import QUICK, tiny
 
 Capture = pytest.CaptureFixture[str]
@@ -143,7 +144,7 @@ def test_features_in_python(trained: Path, tmp_path: Path, capsys: Capture) -> N
     assert features.shape[0] == 7
     assert np.array_equal(model.embed(files[0]), model.embed([Image.open(files[0])]))
     assert model.embed([]).shape == (0, features.shape[1])
-    network = model._answer.__closure__[0].cell_contents  # type: ignore[attr-defined, index]
+    network = load_model(trained / "run", torch.device("cpu"), lambda _: None).network
     logits = network.classify(torch.from_numpy(features), network.output)
     np.testing.assert_allclose(
         logits.double().softmax(1).detach().numpy(),
