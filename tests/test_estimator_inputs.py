@@ -239,9 +239,9 @@ def test_features_where_images_were(long_tailed: Any) -> None:
         small().fit(X, y).predict(images()[0])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_options_that_do_not_fit_are_refused(long_tailed: Any) -> None:
+    X, y, _, _ = long_tailed
+    for options, message in (
         ({"method": "fixmatch+dasso"}, "Did you mean 'daso'"),
         ({"method_options": {"treshold": 0.9}}, "no option 'treshold'"),
         ({"network": "mpl-256"}, "Did you mean"),
@@ -257,14 +257,9 @@ def test_features_where_images_were(long_tailed: Any) -> None:
         ({"logit_adjustment": -1}, "logit_adjustment"),
         ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction"),
         ({"labeled_sampling": "evenly"}, "labeled_sampling"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(
-    options: dict[str, Any], message: str, long_tailed: Any
-) -> None:
-    X, y, _, _ = long_tailed
-    with pytest.raises(OptionError, match=message):
-        small(**options).fit(X, y)
+    ):
+        with pytest.raises(OptionError, match=message):
+            small(**options).fit(X, y)
 
 
 def test_there_may_be_no_unlabeled_rows_in_the_array_of_them(long_tailed: Any) -> None:

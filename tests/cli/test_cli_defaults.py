@@ -99,31 +99,29 @@ def test_methods_get_only_hyper_parameters_that_they_have() -> None:
     assert options.keys() == {"threshold", "unlabeled_weight", "weak_pass"}
 
 
-@pytest.mark.parametrize(
-    ("source", "steps", "epoch", "warmup"),
+def test_semi_aves_takes_the_papers_setting_in_epochs() -> None:
     # 90 epochs of 26,640 or 148,848 images, 1,280 a step, or of 5,959 labeled ones, 256 a step.
-    [("semi-aves", 1_873, 21, 416), ("semi-aves-open", 10_466, 116, 2_326)],
-)
-def test_semi_aves_takes_the_papers_setting_in_epochs(
-    source: str, steps: int, epoch: int, warmup: int
-) -> None:
-    config, printed = config_of(source)
-    expected = {
-        **{"steps": steps, "batch": 256, "unlabeled_ratio": 5, "network": "resnet34"},
-        **{"learning_rate": 0.04, "backbone_rate": 0.04, "schedule": "thirds"},
-        **{"evaluate_every": epoch, "weight_decay": 3e-4, "ema_decay": 0.9},
-    }
-    assert expected.items() <= vars(config.train).items()
-    options = {"dist_temperature": 0.5, "warmup_steps": warmup, "histogram_period": epoch}
-    assert options.items() <= config.method_options.items()
-    assert (config.split, config.augmentation.crop) == (SplitOptions(), "resized")
-    for flag in ("--schedule thirds", "--crop resized", f"--warmup-steps {warmup}"):
-        assert flag in printed
-    # Supervised learning takes its own rate, 0.1 as in the paper, and its own number of epochs.
-    expected |= {"steps": 2_095, "learning_rate": None, "backbone_rate": 0.1}
-    expected["evaluate_every"] = None
-    train = config_of(f"{source} --method supervised")[0].train
-    assert expected.items() <= vars(train).items()
+    for source, steps, epoch, warmup in (
+        ("semi-aves", 1_873, 21, 416),
+        ("semi-aves-open", 10_466, 116, 2_326),
+    ):
+        config, printed = config_of(source)
+        expected = {
+            **{"steps": steps, "batch": 256, "unlabeled_ratio": 5, "network": "resnet34"},
+            **{"learning_rate": 0.04, "backbone_rate": 0.04, "schedule": "thirds"},
+            **{"evaluate_every": epoch, "weight_decay": 3e-4, "ema_decay": 0.9},
+        }
+        assert expected.items() <= vars(config.train).items(), source
+        options = {"dist_temperature": 0.5, "warmup_steps": warmup, "histogram_period": epoch}
+        assert options.items() <= config.method_options.items(), source
+        assert (config.split, config.augmentation.crop) == (SplitOptions(), "resized"), source
+        for flag in ("--schedule thirds", "--crop resized", f"--warmup-steps {warmup}"):
+            assert flag in printed
+        # Supervised learning takes its own rate, 0.1 as in the paper, and its own number of epochs.
+        expected |= {"steps": 2_095, "learning_rate": None, "backbone_rate": 0.1}
+        expected["evaluate_every"] = None
+        train = config_of(f"{source} --method supervised")[0].train
+        assert expected.items() <= vars(train).items(), source
 
 
 def test_what_is_given_goes_before_the_setting_of_semi_aves() -> None:

@@ -177,12 +177,10 @@ def test_a_request_knows_what_was_given() -> None:
     assert (request.command.source, request.train.steps) == ("digits", 5)
 
 
-@pytest.mark.parametrize(
-    "option", [["--gamma"], ["--queue-length", "x"], ["--optimizer"], ["--no-such", "1"]]
-)
-def test_what_no_method_has_is_left_to_the_parser(option: list[str], capsys: Capture) -> None:
-    assert status_of(["train", "digits", *option]) == 2
-    assert option[0] in capsys.readouterr().err
+def test_what_no_method_has_is_left_to_the_parser(capsys: Capture) -> None:
+    for option in (["--gamma"], ["--queue-length", "x"], ["--optimizer"], ["--no-such", "1"]):
+        assert status_of(["train", "digits", *option]) == 2
+        assert option[0] in capsys.readouterr().err
 
 
 def test_the_module_is_the_command_line() -> None:
@@ -193,10 +191,10 @@ def test_the_module_is_the_command_line() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["-h"], ["help"], ["--help"]])
-def test_help(arguments: list[str], capsys: Capture) -> None:
-    assert main(arguments) == 0
-    assert "usage: daso VERB" in capsys.readouterr().out
+def test_help(capsys: Capture) -> None:
+    for arguments in ([], ["-h"], ["help"], ["--help"]):
+        assert main(arguments) == 0
+        assert "usage: daso VERB" in capsys.readouterr().out, arguments
 
 
 def test_version(capsys: Capture) -> None:
@@ -204,26 +202,14 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out.count(".") == 2
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "data check"])
-def test_help_is_written_for_people(
-    verb: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_is_written_for_people(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    assert status_of([*verb.split(), "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert f"daso {verb}" in shown
-    for odd in (
-        "``",
-        "{None}",
-        "None|",
-        "default: None",
-        "default: )",
-        "default: '')",
-        "*fixed",
-        "as above",
-        "250000",
-    ):
-        assert odd not in shown
+    for verb in (*VERBS, "data check"):
+        assert status_of([*verb.split(), "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert f"daso {verb}" in shown
+        odd = ("``", "{None}", "None|", "default: None", "default: )", "default: '')", "*fixed")
+        assert [text for text in (*odd, "as above", "250000") if text in shown] == [], verb
 
 
 def test_help_does_not_give_defaults_that_the_source_decides(capsys: Capture) -> None:
@@ -234,9 +220,8 @@ def test_help_does_not_give_defaults_that_the_source_decides(capsys: Capture) ->
         assert f"(default: {text}" in shown
 
 
-@pytest.mark.parametrize(
-    ("method", "present", "absent"),
-    [
+def test_help_shows_the_options_of_the_method(capsys: Capture) -> None:
+    for method, present, absent in (
         (
             "fixmatch+daso",
             ["--threshold", "--dist-temperature", "--queue-length", "--no-balanced-queue"],
@@ -244,15 +229,10 @@ def test_help_does_not_give_defaults_that_the_source_decides(capsys: Capture) ->
         ),
         ("fixmatch", ["--threshold", "--unlabeled-weight"], ["--dist-temperature"]),
         ("supervised", ["--labeled-head", "--seed"], ["--threshold", "--dist-temperature"]),
-    ],
-)
-def test_help_shows_the_options_of_the_method(
-    method: str, present: list[str], absent: list[str], capsys: Capture
-) -> None:
-    assert status_of(["train", "--method", method, "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(option in shown for option in present)
-    assert not any(option in shown for option in absent)
+    ):
+        assert status_of(["train", "--method", method, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert [option for option in (*present, *absent) if option in shown] == present, method
 
 
 def test_help_names_both_methods_whose_options_it_shows(capsys: Capture) -> None:
@@ -279,13 +259,13 @@ MEANT = {
 }
 
 
-@pytest.mark.parametrize("line", MEANT)
 def test_a_misspelt_name_is_answered_with_the_right_one(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert MEANT[line] in refused(line.split(), capsys)
-    assert list(tmp_path.iterdir()) == []
+    for line, meant in MEANT.items():
+        assert meant in refused(line.split(), capsys), line
+        assert list(tmp_path.iterdir()) == [], line
 
 
 OUT_OF_RANGE = (
@@ -324,10 +304,10 @@ def test_a_method_without_the_unlabeled_images_it_needs(tmp_path: Path, capsys: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("verb", ["resume", "evaluate", "plot"])
-@pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_no_run_folder(verb: str, folder: str, tmp_path: Path, capsys: Capture) -> None:
-    assert "is not a run folder" in refused([verb, str(tmp_path / folder)], capsys)
+def test_no_run_folder(tmp_path: Path, capsys: Capture) -> None:
+    for verb in ("resume", "evaluate", "plot"):
+        for folder in ("nowhere", "."):
+            assert "is not a run folder" in refused([verb, str(tmp_path / folder)], capsys)
 
 
 def test_interrupted_by_the_keyboard(

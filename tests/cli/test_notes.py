@@ -314,9 +314,8 @@ def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> N
     )  # which has no hold-out
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise() -> None:
+    for line in (
         "cifar10-n500-g100 --method fixmatch+darp",
         "cifar10-n500-g100 --method remixmatch",
         "cifar10 --unlabeled-shape reversed --method fixmatch+darp",
@@ -325,13 +324,11 @@ def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> N
         "cifar10-n500-g100-reversed --holdout 0 --method fixmatch+darp",
         "stl10-n150-g10 --method fixmatch+daso",
         "stl10-n150-g10 --unlabeled-head 200 --gamma-unlabeled 10 --method remixmatch+darp",
-    ],
-)
-def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise(line: str) -> None:
-    request = parse_train(shlex.split(line))
-    method, options, flags = decided(line)
-    assert (method, flags) == (request.method, [])
-    assert options.get("align") is request.given.get("align")
+    ):
+        request = parse_train(shlex.split(line))
+        method, options, flags = decided(line)
+        assert (method, flags) == (request.method, []), line
+        assert options.get("align") is request.given.get("align"), line
 
 
 def test_a_split_of_ones_own_in_a_setting_may_differ_too() -> None:

@@ -47,19 +47,21 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(1).numpy()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_confusion_recall_and_precision_equal_scikit_learn(seed: int) -> None:
-    logits, labels = sample(seed)
-    predictions = logits.argmax(1)
-    confusion = confusion_matrix(labels, predictions, CLASSES)
-    expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(CLASSES))
-    np.testing.assert_array_equal(confusion, expected)
-    recall, precision = recall_precision(confusion)
-    options = {"labels": range(CLASSES), "average": None, "zero_division": np.nan}
-    np.testing.assert_allclose(recall, sklearn.metrics.recall_score(labels, predictions, **options))
-    np.testing.assert_allclose(
-        precision, sklearn.metrics.precision_score(labels, predictions, **options)
-    )
+def test_confusion_recall_and_precision_equal_scikit_learn() -> None:
+    for seed in range(3):
+        logits, labels = sample(seed)
+        predictions = logits.argmax(1)
+        confusion = confusion_matrix(labels, predictions, CLASSES)
+        expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(CLASSES))
+        np.testing.assert_array_equal(confusion, expected)
+        recall, precision = recall_precision(confusion)
+        options = {"labels": range(CLASSES), "average": None, "zero_division": np.nan}
+        np.testing.assert_allclose(
+            recall, sklearn.metrics.recall_score(labels, predictions, **options)
+        )
+        np.testing.assert_allclose(
+            precision, sklearn.metrics.precision_score(labels, predictions, **options)
+        )
 
 
 def test_unknown_labels_are_left_out_of_the_confusion() -> None:
@@ -76,24 +78,28 @@ def test_absent_classes_have_no_recall_and_unguessed_ones_no_precision() -> None
     np.testing.assert_array_equal(precision, [0.6, 0.0, np.nan])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_metrics_equal_scikit_learn(seed: int) -> None:
-    logits, labels = sample(seed)
-    metrics = classification_metrics(logits, labels, COUNTS)
-    predictions = logits.argmax(1)
-    assert metrics["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predictions))
-    assert metrics["balanced_accuracy"] == pytest.approx(
-        sklearn.metrics.balanced_accuracy_score(labels, predictions)
-    )
-    assert metrics["loss"] == pytest.approx(
-        sklearn.metrics.log_loss(labels, softmax(logits), labels=range(CLASSES))
-    )
-    recall = sklearn.metrics.recall_score(labels, predictions, average=None, labels=range(CLASSES))
-    np.testing.assert_allclose(metrics["recall"], recall)
-    assert metrics["geometric_mean"] == pytest.approx(math.prod(recall) ** (1 / CLASSES))
-    assert metrics["recall_many"] == pytest.approx(recall[:2].mean())
-    assert metrics["recall_medium"] == pytest.approx(recall[2:4].mean())
-    assert metrics["recall_few"] == pytest.approx(recall[4:].mean())
+def test_metrics_equal_scikit_learn() -> None:
+    for seed in range(3):
+        logits, labels = sample(seed)
+        metrics = classification_metrics(logits, labels, COUNTS)
+        predictions = logits.argmax(1)
+        assert metrics["accuracy"] == pytest.approx(
+            sklearn.metrics.accuracy_score(labels, predictions)
+        ), seed
+        assert metrics["balanced_accuracy"] == pytest.approx(
+            sklearn.metrics.balanced_accuracy_score(labels, predictions)
+        ), seed
+        assert metrics["loss"] == pytest.approx(
+            sklearn.metrics.log_loss(labels, softmax(logits), labels=range(CLASSES))
+        ), seed
+        recall = sklearn.metrics.recall_score(
+            labels, predictions, average=None, labels=range(CLASSES)
+        )
+        np.testing.assert_allclose(metrics["recall"], recall)
+        assert metrics["geometric_mean"] == pytest.approx(math.prod(recall) ** (1 / CLASSES)), seed
+        assert metrics["recall_many"] == pytest.approx(recall[:2].mean()), seed
+        assert metrics["recall_medium"] == pytest.approx(recall[2:4].mean()), seed
+        assert metrics["recall_few"] == pytest.approx(recall[4:].mean()), seed
 
 
 def test_absent_classes_count_neither_for_nor_against() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from daso.errors import OptionError
@@ -13,9 +11,8 @@ from daso.nets.pretrained.huggingface import (
 )
 
 
-@pytest.mark.parametrize(
-    ("values", "side", "interpolation"),
-    [
+def test_the_side_of_images() -> None:
+    for values, side, interpolation in (
         ({"size": 224, "resample": 2}, 224, "bilinear"),
         ({"size": {"height": 384, "width": 384}, "resample": 3}, 384, "bicubic"),
         (
@@ -34,17 +31,14 @@ from daso.nets.pretrained.huggingface import (
         ),
         ({"size": {"shortest_edge": 224}, "resample": 1}, 224, "bicubic"),
         ({}, 518, "bilinear"),
-    ],
-)
-def test_the_side_of_images(values: dict[str, Any], side: int, interpolation: str) -> None:
-    found = from_processor(values, 518)
-    assert (found.resolution, found.interpolation) == (side, interpolation)
-    assert found.mean == IMAGENET_MEAN
+    ):
+        found = from_processor(values, 518)
+        assert (found.resolution, found.interpolation) == (side, interpolation)
+        assert found.mean == IMAGENET_MEAN, values
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
+def test_means_and_factors_come_to_the_same_pixels() -> None:
+    for values in (
         {"image_mean": [0.5] * 3, "image_std": [0.25] * 3},
         {"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.25] * 3},
         {"image_mean": [100.0] * 3, "image_std": [50.0] * 3, "do_rescale": False},
@@ -54,20 +48,18 @@ def test_the_side_of_images(values: dict[str, Any], side: int, interpolation: st
             "rescale_factor": 1 / 127.5,
             "rescale_offset": True,
         },
-    ],
-)
-def test_means_and_factors_come_to_the_same_pixels(values: dict[str, Any]) -> None:
-    pixel = 200.0
-    expected = pixel * (
-        values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
-    )
-    expected -= bool(values.get("rescale_offset"))
-    if values.get("do_normalize", True):
-        expected = (expected - values["image_mean"][0]) / values["image_std"][0]
-    found = from_processor(values, 224)
-    assert found.mean is not None
-    assert found.std is not None
-    assert (pixel / 255 - found.mean[0]) / found.std[0] == pytest.approx(expected)
+    ):
+        pixel = 200.0
+        expected = pixel * (
+            values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+        )
+        expected -= bool(values.get("rescale_offset"))
+        if values.get("do_normalize", True):
+            expected = (expected - values["image_mean"][0]) / values["image_std"][0]
+        found = from_processor(values, 224)
+        assert found.mean is not None, values
+        assert found.std is not None, values
+        assert (pixel / 255 - found.mean[0]) / found.std[0] == pytest.approx(expected), values
 
 
 def test_what_is_not_offered_is_refused() -> None:

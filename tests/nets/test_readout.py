@@ -51,30 +51,32 @@ def joined(
     return readout, blocks, (bias, head)
 
 
-@pytest.mark.parametrize("mirrorings", [0, 1, 3])
-def test_kinds_are_projected_added_and_classified(mirrorings: int) -> None:
-    net = network()
-    readout, blocks, (bias, head) = joined(net, mirrorings)
-    net.read_out(readout)
-    with torch.no_grad():
-        z = bias.clone()
-        for kind, encode in (("patches", readout.patches), ("network", net)):
-            assert encode is not None
-            views = [IMAGES, IMAGES.flip(3), IMAGES.flip(2), IMAGES.flip(2, 3)][: 1 + mirrorings]
-            x = torch.stack([encode(view) for view in views]).mean(0)
-            projection, matrix = blocks[kind]
-            z = z + projection(x) @ matrix
-        features = net.represent(IMAGES)
-        assert features.shape == (4, SIZE)
-        torch.testing.assert_close(features[:, :5], z)
-        assert not features[:, 5:].any()
-        torch.testing.assert_close(net.classify(features, net.output), head(z))
-    for axis, of in ((3, (1, 3)), (2, (3,))):
-        mirrored = net.represent(IMAGES.flip(axis))
-        if mirrorings in of:
-            torch.testing.assert_close(mirrored, features, atol=1e-4, rtol=1e-4)
-        else:
-            assert not torch.allclose(mirrored, features, atol=1e-2)
+def test_kinds_are_projected_added_and_classified() -> None:
+    for mirrorings in (0, 1, 3):
+        net = network()
+        readout, blocks, (bias, head) = joined(net, mirrorings)
+        net.read_out(readout)
+        with torch.no_grad():
+            z = bias.clone()
+            for kind, encode in (("patches", readout.patches), ("network", net)):
+                assert encode is not None
+                views = [IMAGES, IMAGES.flip(3), IMAGES.flip(2), IMAGES.flip(2, 3)][
+                    : 1 + mirrorings
+                ]
+                x = torch.stack([encode(view) for view in views]).mean(0)
+                projection, matrix = blocks[kind]
+                z = z + projection(x) @ matrix
+            features = net.represent(IMAGES)
+            assert features.shape == (4, SIZE)
+            torch.testing.assert_close(features[:, :5], z)
+            assert not features[:, 5:].any()
+            torch.testing.assert_close(net.classify(features, net.output), head(z))
+        for axis, of in ((3, (1, 3)), (2, (3,))):
+            mirrored = net.represent(IMAGES.flip(axis))
+            if mirrorings in of:
+                torch.testing.assert_close(mirrored, features, atol=1e-4, rtol=1e-4)
+            else:
+                assert not torch.allclose(mirrored, features, atol=1e-2)
 
 
 def test_what_is_taken_later_replaces_all() -> None:
@@ -106,27 +108,27 @@ def test_a_block_roots_and_normalizes() -> None:
     torch.testing.assert_close(block(x), expected + block.bias)
 
 
-@pytest.mark.parametrize("mirrorings", [0, 1, 3])
-def test_a_state_tells_the_structure(mirrorings: int) -> None:
-    net = network()
-    readout = joined(net, mirrorings)[0]
-    net.read_out(readout)
-    other = network()
-    again = Readout.like(net.state_dict())
-    assert again is not None
-    assert again.mirrorings == mirrorings
-    other.read_out(again)
-    other.load_state_dict(net.state_dict())
-    assert other.output == NAME
-    assert torch.equal(other.represent(IMAGES), net.represent(IMAGES))
-    assert Readout.like(network().state_dict()) is None
-    state = net.state_dict()
-    older = {name: tensor for name, tensor in state.items() if not name.endswith(".share")}
-    with pytest.raises(ValueError, match="earlier version"):
-        Readout.like(older)
-    averages = state["readout.blocks.patches.center"][: 2 * 5 * 9]  # as before there were peaks
-    with pytest.raises(ValueError, match="90 features of other patches"):
-        Readout.like(state | {"readout.blocks.patches.center": averages})
+def test_a_state_tells_the_structure() -> None:
+    for mirrorings in (0, 1, 3):
+        net = network()
+        readout = joined(net, mirrorings)[0]
+        net.read_out(readout)
+        other = network()
+        again = Readout.like(net.state_dict())
+        assert again is not None, mirrorings
+        assert again.mirrorings == mirrorings
+        other.read_out(again)
+        other.load_state_dict(net.state_dict())
+        assert other.output == NAME, mirrorings
+        assert torch.equal(other.represent(IMAGES), net.represent(IMAGES)), mirrorings
+        assert Readout.like(network().state_dict()) is None, mirrorings
+        state = net.state_dict()
+        older = {name: tensor for name, tensor in state.items() if not name.endswith(".share")}
+        with pytest.raises(ValueError, match="earlier version"):
+            Readout.like(older)
+        averages = state["readout.blocks.patches.center"][: 2 * 5 * 9]  # as before there were peaks
+        with pytest.raises(ValueError, match="90 features of other patches"):
+            Readout.like(state | {"readout.blocks.patches.center": averages})
 
 
 def test_embeddings_are_read_as_they_are_and_images_through_a_frozen_backbone() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,33 +28,25 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}, {"momentum": 0.3}],
-    ids=str,
-)
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d])
 @pytest.mark.usefixtures("group", "in_float64")
-def test_a_shared_norm_is_that_of_torch(norm: type[nn.Module], kind: dict[str, Any]) -> None:
-    plain, shared = (nn.Sequential(norm(3, **kind)) for _ in range(2))
-    share_batch_norms(shared)
-    assert isinstance(shared[0], SharedBatchNorm)
-    assert plain.state_dict().keys() == shared.state_dict().keys()
-    for step in range(3):
-        values = torch.randn(
-            8, 3, *[4] * (norm is nn.BatchNorm2d), 5, generator=torch.Generator().manual_seed(step)
-        )
-        slope, x, y = (
-            torch.randn_like(values),
-            values.clone().requires_grad_(),
-            values.clone().requires_grad_(),
-        )
-        expected, actual = plain(x), shared(y)
-        torch.testing.assert_close(actual, expected)
-        (expected * slope).sum().backward()
-        (actual * slope).sum().backward()
-        torch.testing.assert_close(y.grad, x.grad)
-    torch.testing.assert_close(shared.state_dict(), plain.state_dict())
-    for own, other in zip(shared.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(own.grad, other.grad)
-    torch.testing.assert_close(shared.eval()(values), plain.eval()(values))
+def test_a_shared_norm_is_that_of_torch() -> None:
+    kinds = {"affine": False}, {"track_running_stats": False}, {"momentum": None}, {"momentum": 0.3}
+    for norm, kind in product((nn.BatchNorm1d, nn.BatchNorm2d), ({}, *kinds)):
+        plain, shared = (nn.Sequential(norm(3, **kind)) for _ in range(2))
+        share_batch_norms(shared)
+        assert isinstance(shared[0], SharedBatchNorm)
+        assert plain.state_dict().keys() == shared.state_dict().keys()
+        for step in range(3):
+            shape = (8, 3, *[4] * (norm is nn.BatchNorm2d), 5)
+            values = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+            slope = torch.randn_like(values)
+            x, y = (values.clone().requires_grad_() for _ in range(2))
+            expected, actual = plain(x), shared(y)
+            torch.testing.assert_close(actual, expected)
+            (expected * slope).sum().backward()
+            (actual * slope).sum().backward()
+            torch.testing.assert_close(y.grad, x.grad)
+        torch.testing.assert_close(shared.state_dict(), plain.state_dict())
+        for own, other in zip(shared.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(own.grad, other.grad)
+        torch.testing.assert_close(shared.eval()(values), plain.eval()(values))

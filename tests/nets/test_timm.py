@@ -117,21 +117,16 @@ def renamed(tensors: dict[str, Tensor], repeats: list[int], squeeze: bool) -> di
     return dict(zip(names, tensors.values(), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("name", "repeats", "squeeze"),
-    [
+def test_weights_of_efficientnet_pytorch_are_understood(timm: Any) -> None:
+    for name, repeats, squeeze in (
         ("tf_efficientnet_lite0", [1, 2, 2, 3, 3, 4, 1], False),
         ("efficientnet_b1", [2, 3, 3, 4, 4, 5, 2], True),
-    ],
-)
-def test_weights_of_efficientnet_pytorch_are_understood(
-    name: str, repeats: list[int], squeeze: bool, timm: Any
-) -> None:
-    model = timm.create_model(name)
-    own = model.state_dict()
-    found = to_timm_names(renamed(own, repeats, squeeze), model)
-    assert found.keys() == own.keys()
-    assert all(found[n] is own[n] for n in own)
+    ):
+        model = timm.create_model(name)
+        own = model.state_dict()
+        found = to_timm_names(renamed(own, repeats, squeeze), model)
+        assert found.keys() == own.keys(), name
+        assert all(found[n] is own[n] for n in own), name
 
 
 def test_the_names_of_a_models_first_repository_are_understood(timm: Any) -> None:

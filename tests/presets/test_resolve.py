@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +26,29 @@ def deciders(preset: str, method: str) -> dict[str, str]:
     return {item.name: item.decided_by for item in resolve(PRESETS[preset], method)[1]}
 
 
-@pytest.mark.parametrize("preset", ["cifar10-n500-g100", "cifar10-n1500-g100-uniform"])
-@pytest.mark.parametrize(
-    "method",
-    [
-        "fixmatch+daso",
-        "supervised+la",
-        "remixmatch+darp",
-        "fixmatch+ldam+crest-plus",
-        "supervised+crt",
-    ],
-)
-def test_the_values_are_those_of_a_prepared_run(
-    preset: str, method: str, cifar10_folder: Path
-) -> None:
-    request = parse_train([preset, "--method", method, *SMALL.split()])
-    config, _ = configure(request, PRESETS[preset].defaults)
-    config = prepare(config, open_source("cifar10", data=cifar10_folder / "cifar10")).config
-    name, resolved = resolve(PRESETS[preset], method)
-    assert name == config.method
-    groups = {
-        "training": vars(config.train),
-        "augmentation": vars(config.augmentation),
-        "method": config.method_options,
-    }
-    for item in resolved:
-        if item.group != "split":
-            assert groups[item.group][item.name] == item.value, item.name
-    assert {
-        item.name for item in resolved if item.group == "method"
-    } == config.method_options.keys()
+def test_the_values_are_those_of_a_prepared_run(cifar10_folder: Path) -> None:
+    source = open_source("cifar10", data=cifar10_folder / "cifar10")
+    for preset, method in product(
+        ("cifar10-n500-g100", "cifar10-n1500-g100-uniform"),
+        (
+            *("fixmatch+daso", "supervised+la", "remixmatch+darp"),
+            *("fixmatch+ldam+crest-plus", "supervised+crt"),
+        ),
+    ):
+        request = parse_train([preset, "--method", method, *SMALL.split()])
+        config = prepare(configure(request, PRESETS[preset].defaults)[0], source).config
+        name, resolved = resolve(PRESETS[preset], method)
+        assert name == config.method
+        groups = {
+            "training": vars(config.train),
+            "augmentation": vars(config.augmentation),
+            "method": config.method_options,
+        }
+        for item in resolved:
+            if item.group != "split":
+                assert groups[item.group][item.name] == item.value, (preset, method, item.name)
+        named = {item.name for item in resolved if item.group == "method"}
+        assert named == config.method_options.keys(), (preset, method)
 
 
 def test_the_papers_table_10() -> None:

@@ -112,14 +112,14 @@ def test_one_label_of_each_class_says_nothing() -> None:
     assert result.best.temperature == 1
 
 
-@pytest.mark.parametrize("counts", [[2, 2], [2, 1, 1], [3, 0, 1], [2, 7, 1], [1], [5, 0]])
-def test_any_few_labels_give_a_choice(counts: list[int]) -> None:
-    x, y = blobs(counts, 0)
-    for z in (blobs([20] * len(counts), 1)[0], x[:0]):
-        result = chosen(x, y, z, classes=len(counts))
-        numbers = [result.gain, result.gain_error, *(c.loss for c in result.candidates)]
-        assert np.isfinite(numbers).all(), counts
-        assert uses_unlabeled(result) <= (len(z) > 0)
+def test_any_few_labels_give_a_choice() -> None:
+    for counts in ([2, 2], [2, 1, 1], [3, 0, 1], [2, 7, 1], [1], [5, 0]):
+        x, y = blobs(counts, 0)
+        for z in (blobs([20] * len(counts), 1)[0], x[:0]):
+            result = chosen(x, y, z, classes=len(counts))
+            numbers = [result.gain, result.gain_error, *(c.loss for c in result.candidates)]
+            assert np.isfinite(numbers).all(), counts
+            assert uses_unlabeled(result) <= (len(z) > 0)
 
 
 def test_folds_hold_each_label_once_and_leave_one_of_each_class() -> None:

@@ -69,28 +69,26 @@ def recorded(
     return calls, fit_mixture(*labeled, unlabeled, int(labeled[1].max()) + 1, options)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 7])
-def test_beliefs_are_those_of_the_loop_in_numpy(
-    iterations: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (x, y), (z, _) = blobs([20, 9, 3], 0, 3.0), blobs([10, 20, 30], 1, 3.0)
-    for weight in (0.1, 2.5):
-        options = replace(OPTIONS, iterations=iterations, unlabeled_weight=weight)
-        calls, fit = recorded((x, y), z, options, monkeypatch)
-        arrays = x.numpy(), y.numpy(), z.numpy()
-        first, _ = numpy_em(*arrays, None, options)
-        assert first.max(1).min() < 0.9  # it is a matter of degree
-        labels, one, two = calls
-        np.testing.assert_allclose(one[0][32:], first, atol=1e-8)
-        np.testing.assert_array_equal(one[0][:32], F.one_hot(y))
-        np.testing.assert_allclose(one[1], [1.0] * 32 + [32 / 60] * 60)
-        # The second pass averages with the head that was distilled from the first.
-        rows = torch.cat([x, z])
-        head = fit_logistic(rows, *one, OPTIONS.penalty / 3, OPTIONS.steps, fit.labeled_head)
-        second, prior = numpy_em(*arrays, log_softmax(head(z).numpy(), 1), options)
-        np.testing.assert_allclose(two[0][32:], second, atol=1e-8)
-        np.testing.assert_allclose(fit.prior, prior, atol=1e-8)
-        assert labels[0].shape == (32, 3)
+def test_beliefs_are_those_of_the_loop_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for iterations in (1, 2, 7):
+        (x, y), (z, _) = blobs([20, 9, 3], 0, 3.0), blobs([10, 20, 30], 1, 3.0)
+        for weight in (0.1, 2.5):
+            options = replace(OPTIONS, iterations=iterations, unlabeled_weight=weight)
+            calls, fit = recorded((x, y), z, options, monkeypatch)
+            arrays = x.numpy(), y.numpy(), z.numpy()
+            first, _ = numpy_em(*arrays, None, options)
+            assert first.max(1).min() < 0.9  # it is a matter of degree
+            labels, one, two = calls
+            np.testing.assert_allclose(one[0][32:], first, atol=1e-8)
+            np.testing.assert_array_equal(one[0][:32], F.one_hot(y))
+            np.testing.assert_allclose(one[1], [1.0] * 32 + [32 / 60] * 60)
+            # The second pass averages with the head that was distilled from the first.
+            rows = torch.cat([x, z])
+            head = fit_logistic(rows, *one, OPTIONS.penalty / 3, OPTIONS.steps, fit.labeled_head)
+            second, prior = numpy_em(*arrays, log_softmax(head(z).numpy(), 1), options)
+            np.testing.assert_allclose(two[0][32:], second, atol=1e-8)
+            np.testing.assert_allclose(fit.prior, prior, atol=1e-8)
+            assert labels[0].shape == (32, 3)
 
 
 def test_a_reversed_distribution_is_found_and_the_head_is_better_for_it() -> None:

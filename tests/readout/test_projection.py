@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -32,32 +34,30 @@ def assert_same_up_to_signs(found: Tensor, expected: np.ndarray, most: float = 1
     np.testing.assert_allclose(found.numpy() * signs, expected, atol=most)
 
 
-@pytest.mark.parametrize("rooted", [True, False])
-@pytest.mark.parametrize(
-    ("rows", "columns", "size", "kept"),
-    [(50, 8, 3, 3), (50, 4, 10, 4), (9, 30, 5, 5)],
-    ids=["usual", "fewer features than dimensions", "fewer rows than features"],
-)
-def test_a_projection_is_the_principal_components_of_directions(
-    rooted: bool, rows: int, columns: int, size: int, kept: int
-) -> None:
-    x = features(rows, columns)
-    x = x.abs() if rooted else x
-    fit = Projection.fit(x, size)
-    assert fit.rooted == rooted
-    plain = np.sqrt(x.numpy()) if rooted else x.numpy()
-    centered = plain - plain.mean(0)
-    unit = centered / np.linalg.norm(centered, axis=1, keepdims=True)
-    z = fit(x)
-    assert z.shape == (rows, kept)
-    assert_same_up_to_signs(z, numpy_components(unit, kept))
-    torch.testing.assert_close(z.square().mean(), torch.ones((), dtype=torch.float64))
-    # New features: the same map, with what is negative taken for 0 if roots are taken.
-    new = features(4, columns)
-    plain = np.sqrt(new.clamp(min=0).numpy()) if rooted else new.numpy()
-    moved = plain - fit.center.numpy()
-    unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
-    np.testing.assert_allclose(fit(new), unit @ fit.matrix.numpy() + fit.bias.numpy())
+def test_a_projection_is_the_principal_components_of_directions() -> None:
+    shapes = (
+        (50, 8, 3, 3),
+        (50, 4, 10, 4),  # fewer features than dimensions
+        (9, 30, 5, 5),  # fewer rows than features
+    )
+    for rooted, (rows, columns, size, kept) in product((True, False), shapes):
+        x = features(rows, columns)
+        x = x.abs() if rooted else x
+        fit = Projection.fit(x, size)
+        assert fit.rooted == rooted
+        plain = np.sqrt(x.numpy()) if rooted else x.numpy()
+        centered = plain - plain.mean(0)
+        unit = centered / np.linalg.norm(centered, axis=1, keepdims=True)
+        z = fit(x)
+        assert z.shape == (rows, kept)
+        assert_same_up_to_signs(z, numpy_components(unit, kept))
+        torch.testing.assert_close(z.square().mean(), torch.ones((), dtype=torch.float64))
+        # New features: the same map, with what is negative taken for 0 if roots are taken.
+        new = features(4, columns)
+        plain = np.sqrt(new.clamp(min=0).numpy()) if rooted else new.numpy()
+        moved = plain - fit.center.numpy()
+        unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+        np.testing.assert_allclose(fit(new), unit @ fit.matrix.numpy() + fit.bias.numpy())
 
 
 def test_fewer_rows_than_dimensions_leave_no_more_directions_than_rows() -> None:

@@ -12,7 +12,6 @@ import made_views
 import pytest
 import torch
 
-from daso.balance import Sampling
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.data.training_data import prepare_data
@@ -32,18 +31,15 @@ MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("count", "batch"), [(10, 4), (10, 10), (7, 3), (1, 1), (5, 1), (3, 8), (1, 6), (4, 9)]
-)
-def test_every_image_comes_once_per_pass(count: int, batch: int) -> None:
-    order = Order(count, batch, seed=3, name="labeled")
-    passes = 4
-    steps = -(-passes * count // batch)
-    batches = [order(step) for step in range(steps)]
-    assert all(len(indices) == batch for indices in batches)
-    visited = torch.cat(batches)[: passes * count].view(passes, count)
-    for one_pass in visited:
-        assert one_pass.sort().values.tolist() == list(range(count))
+def test_every_image_comes_once_per_pass() -> None:
+    for count, batch in ((10, 4), (10, 10), (7, 3), (1, 1), (5, 1), (3, 8), (1, 6), (4, 9)):
+        order, passes = Order(count, batch, seed=3, name="labeled"), 4
+        steps = -(-passes * count // batch)
+        batches = [order(step) for step in range(steps)]
+        assert all(len(indices) == batch for indices in batches)
+        visited = torch.cat(batches)[: passes * count].view(passes, count)
+        for one_pass in visited:
+            assert one_pass.sort().values.tolist() == list(range(count))
 
 
 def test_passes_are_shuffled_anew() -> None:
@@ -53,14 +49,14 @@ def test_passes_are_shuffled_anew() -> None:
     assert first.tolist() != second.tolist()
 
 
-@pytest.mark.parametrize(("count", "batch"), [(10, 4), (3, 8), (100, 7)])
-def test_an_order_is_a_function_of_the_step_alone(count: int, batch: int) -> None:
-    in_turn = Order(count, batch, seed=1, name="labeled")
-    expected = [in_turn(step) for step in range(20)]
-    jumping = Order(count, batch, seed=1, name="labeled")
-    for step in (19, 0, 7, 7, 6, 12, 1):
-        assert torch.equal(jumping(step), expected[step])
-        assert torch.equal(Order(count, batch, seed=1, name="labeled")(step), expected[step])
+def test_an_order_is_a_function_of_the_step_alone() -> None:
+    for count, batch in ((10, 4), (3, 8), (100, 7)):
+        in_turn = Order(count, batch, seed=1, name="labeled")
+        expected = [in_turn(step) for step in range(20)]
+        jumping = Order(count, batch, seed=1, name="labeled")
+        for step in (19, 0, 7, 7, 6, 12, 1):
+            assert torch.equal(jumping(step), expected[step])
+            assert torch.equal(Order(count, batch, seed=1, name="labeled")(step), expected[step])
 
 
 def test_orders_differ_by_seed_and_by_name() -> None:
@@ -89,30 +85,25 @@ def effective_number(count: int) -> float:
     return sum(0.999**seen for seen in range(count))  # the n-th image is worth beta^(n - 1)
 
 
-@pytest.mark.parametrize(
-    ("sampling", "drawn"),
-    [
+def test_classes_are_drawn_as_often_as_the_sampling_says() -> None:
+    for sampling, drawn in (
         ("uniform", lambda count: count),
         ("class-balanced", lambda count: 1),
         ("effective-number", lambda count: count / effective_number(count)),
-    ],
-)
-def test_classes_are_drawn_as_often_as_the_sampling_says(
-    sampling: Sampling, drawn: Callable[[int], float]
-) -> None:
-    counts, draws = [2000, 10, 400], 40 * 1000
-    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
-    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    order = WeightedOrder(sampling_weights(labels, sampling), 1000, 0, "labeled")
-    images = torch.cat([order(step) for step in range(40)])
-    found = labels[images].bincount(minlength=3)
-    for k, count in enumerate(counts):
-        share = drawn(count) / sum(map(drawn, counts))
-        assert abs(found[k].item() - draws * share) < 5 * (draws * share * (1 - share)) ** 0.5
-        # Within a class all images alike.
-        times = images[labels[images] == k].bincount(minlength=len(labels))[labels == k]
-        expected = draws * share / count
-        assert (times - expected).abs().max() < 6 * expected**0.5 + 6
+    ):
+        counts, draws = [2000, 10, 400], 40 * 1000
+        labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+        order = WeightedOrder(sampling_weights(labels, sampling), 1000, 0, "labeled")
+        images = torch.cat([order(step) for step in range(40)])
+        found = labels[images].bincount(minlength=3)
+        for k, count in enumerate(counts):
+            share = drawn(count) / sum(map(drawn, counts))
+            assert abs(found[k].item() - draws * share) < 5 * (draws * share * (1 - share)) ** 0.5
+            # Within a class all images alike.
+            times = images[labels[images] == k].bincount(minlength=len(labels))[labels == k]
+            expected = draws * share / count
+            assert (times - expected).abs().max() < 6 * expected**0.5 + 6
 
 
 def _same(first: Batch, second: Batch) -> bool:

@@ -15,16 +15,16 @@ def probabilities(images: int, classes: int, sharpness: float = 3.0) -> np.ndarr
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
-@pytest.mark.parametrize("most", [1, 3, 50])
-def test_best_of_each_group(most: int) -> None:
-    groups, score = RANDOM.integers(0, 5, 60), RANDOM.integers(0, 9, 60).astype(float)
-    wanted = []
-    for group in range(5):
-        members = [i for i in range(60) if groups[i] == group]
-        wanted += sorted(members, key=lambda i: (-score[i], i))[:most]
-    assert best_per_group(groups, score, most).tolist() == sorted(
-        wanted, key=lambda i: (-score[i], i)
-    )
+def test_best_of_each_group() -> None:
+    for most in (1, 3, 50):
+        groups, score = RANDOM.integers(0, 5, 60), RANDOM.integers(0, 9, 60).astype(float)
+        wanted = []
+        for group in range(5):
+            members = [i for i in range(60) if groups[i] == group]
+            wanted += sorted(members, key=lambda i: (-score[i], i))[:most]
+        assert best_per_group(groups, score, most).tolist() == sorted(
+            wanted, key=lambda i: (-score[i], i)
+        )
 
 
 def test_no_image_has_no_best() -> None:

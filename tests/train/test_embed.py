@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -338,18 +337,13 @@ def test_generations_grow_from_embeddings_too(
     assert {row["stage"] for row in rows} == {0, 1}
 
 
-@pytest.mark.parametrize(
-    ("train", "rate"),
-    [
+def test_a_probe_learns_at_a_rate_of_its_own(make_frozen: MakeConfig, digits: Source) -> None:
+    for train, rate in (
         ({}, 0.1),
         ({"embedding_network": "mlp-32"}, 0.03),
         ({"learning_rate": 0.02}, 0.02),
         ({"optimizer": "adamw"}, 0.001),
         ({"freeze": False}, 0.03),
-    ],
-)
-def test_a_probe_learns_at_a_rate_of_its_own(
-    train: dict[str, Any], rate: float, make_frozen: MakeConfig, digits: Source
-) -> None:
-    config = prepare(make_frozen(**train), digits, encoder=Patches()).config
-    assert config.train.learning_rate == rate
+    ):
+        config = prepare(make_frozen(**train), digits, encoder=Patches()).config
+        assert config.train.learning_rate == rate

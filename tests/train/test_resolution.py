@@ -46,29 +46,27 @@ def saved(folder: Path, name: str, values: dict[str, Any]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("side", "chosen"), [(8, 35), (7, 28), (12, 49), (13, None), (32, None)])
-def test_four_times_the_images_in_whole_patches_up_to_the_encoders_own(
-    side: int, chosen: int | None, tmp_path: Path
-) -> None:
+def test_four_times_the_images_in_whole_patches_up_to_the_encoders_own(tmp_path: Path) -> None:
     folder = saved(tmp_path, "Dinov2Config", VISION)
-    found = choose_resolution(TrainOptions(network=str(folder)), side)
-    assert (found and found.chosen) == chosen
-    if chosen is not None:
-        assert found is not None
-        assert found.own == 56
-        backbone = open_transformers("x", folder, chosen)
-        given = backbone.preprocessing
-        network = Network(
-            backbone.module,
-            {},
-            given.mean or (),
-            given.std or (),
-            "float32",
-            chosen,
-            interpolation="bicubic",
-        )
-        assert network(torch.zeros(2, 3, side, side, dtype=torch.uint8)).shape == (2, 8)
-    assert choose_resolution(TrainOptions(network=str(folder), resolution=21), side) is None
+    for side, chosen in ((8, 35), (7, 28), (12, 49), (13, None), (32, None)):
+        found = choose_resolution(TrainOptions(network=str(folder)), side)
+        assert (found and found.chosen) == chosen
+        if chosen is not None:
+            assert found is not None
+            assert found.own == 56
+            backbone = open_transformers("x", folder, chosen)
+            given = backbone.preprocessing
+            network = Network(
+                backbone.module,
+                {},
+                given.mean or (),
+                given.std or (),
+                "float32",
+                chosen,
+                interpolation="bicubic",
+            )
+            assert network(torch.zeros(2, 3, side, side, dtype=torch.uint8)).shape == (2, 8)
+        assert choose_resolution(TrainOptions(network=str(folder), resolution=21), side) is None
 
 
 def test_the_side_is_the_processors_where_there_is_one(tmp_path: Path) -> None:
@@ -88,22 +86,19 @@ def test_encoders_of_one_side_keep_it(tmp_path: Path) -> None:
     assert choose_resolution(TrainOptions(network="resnet50", weights="x.safetensors"), 8) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
+def test_models_of_timm() -> None:
+    try:
+        import_timm()
+    except MissingDependencyError:
+        pytest.skip("timm is not installed")
+    for name, expected in (
         ("resnet10t", (176, 16)),
         ("tf_efficientnet_lite0", (224, 16)),
         ("vit_small_patch14_dinov2", (518, 14)),
         ("swin_tiny_patch4_window7_224", None),
         ("no_such_model", None),
-    ],
-)
-def test_models_of_timm(name: str, expected: tuple[int, int] | None) -> None:
-    try:
-        import_timm()
-    except MissingDependencyError:
-        pytest.skip("timm is not installed")
-    assert timm_side(name) == expected
+    ):
+        assert timm_side(name) == expected
 
 
 def test_the_command_says_it_and_leaves_other_networks_alone(

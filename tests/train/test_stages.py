@@ -25,31 +25,35 @@ from daso.train.run import resume_run, train_run
 from tests.conftest import MakeConfig
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_steps_are_counted_on_and_rows_carry_their_stage(finished: FindRun, method: str) -> None:
-    run, ends = finished(method), ends_of(method)
-    steps = [row["step"] for row in run.rows if row["event"] == "train"]
-    assert steps == sorted(set(steps))
-    for row in run.rows:
-        assert row["stage"] == next(stage for stage, end in enumerate(ends) if row["step"] <= end)
-    # Every stage is evaluated each 3 of its own steps and at its end.
-    starts = [0, *ends[:-1]]
-    expected = [
-        step
-        for begin, end in zip(starts, ends, strict=True)
-        for step in [*range(begin + 3, end, 3), end]
-    ]
-    assert [row["step"] for row in run.rows if row["event"] == "evaluate"] == expected
+def test_steps_are_counted_on_and_rows_carry_their_stage(finished: FindRun) -> None:
+    for method in METHODS:
+        run, ends = finished(method), ends_of(method)
+        steps = [row["step"] for row in run.rows if row["event"] == "train"]
+        assert steps == sorted(set(steps)), method
+        for row in run.rows:
+            assert row["stage"] == next(
+                stage for stage, end in enumerate(ends) if row["step"] <= end
+            )
+        # Every stage is evaluated each 3 of its own steps and at its end.
+        starts = [0, *ends[:-1]]
+        expected = [
+            step
+            for begin, end in zip(starts, ends, strict=True)
+            for step in [*range(begin + 3, end, 3), end]
+        ]
+        assert [row["step"] for row in run.rows if row["event"] == "evaluate"] == expected, method
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_summary_is_of_the_last_stage(finished: FindRun, method: str) -> None:
-    run, ends = finished(method), ends_of(method)
-    last = [row for row in run.rows if row["event"] == "evaluate" and row["stage"] == len(ends) - 1]
-    assert run.summary["steps"] == ends[-1]
-    assert run.summary["last"] == last[-1]["test"]
-    best = max(last, key=lambda row: (row["holdout"]["balanced_accuracy"], row["step"]))
-    assert run.summary["best_on_holdout"]["step"] == best["step"]
+def test_the_summary_is_of_the_last_stage(finished: FindRun) -> None:
+    for method in METHODS:
+        run, ends = finished(method), ends_of(method)
+        last = [
+            row for row in run.rows if row["event"] == "evaluate" and row["stage"] == len(ends) - 1
+        ]
+        assert run.summary["steps"] == ends[-1], method
+        assert run.summary["last"] == last[-1]["test"], method
+        best = max(last, key=lambda row: (row["holdout"]["balanced_accuracy"], row["step"]))
+        assert run.summary["best_on_holdout"]["step"] == best["step"], method
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -76,15 +80,15 @@ def test_a_run_stopped_after_every_evaluation_ends_as_an_undisturbed_one(
     assert {**summary, "seconds": 0} == {**expected.summary, "seconds": 0}
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_the_configuration_holds_every_hyperparameter_and_comes_back(
-    finished: FindRun, digits: Source, method: str
+    finished: FindRun, digits: Source
 ) -> None:
-    config = read_json(finished(method).folder / "config.json")
-    assert config["method_options"].keys() == Recipe.parse(method).hyperparameters().keys()
-    assert {**config["method_options"], **OPTIONS[method]} == config["method_options"]
-    again = RunConfig.from_dict(config, "config.json")
-    assert json.loads(json.dumps(prepare(again, digits).config.to_dict())) == config
+    for method in METHODS:
+        config = read_json(finished(method).folder / "config.json")
+        assert config["method_options"].keys() == Recipe.parse(method).hyperparameters().keys()
+        assert {**config["method_options"], **OPTIONS[method]} == config["method_options"]
+        again = RunConfig.from_dict(config, "config.json")
+        assert json.loads(json.dumps(prepare(again, digits).config.to_dict())) == config, method
 
 
 def test_without_an_option_every_stage_is_evaluated_as_often(

@@ -35,25 +35,20 @@ class Halving(nn.Module):
         return x.mean((2, 3))
 
 
-@pytest.mark.parametrize(
-    ("halvings", "shape", "expected"),
-    [
+def test_float32_where_a_stride_is_longer_than_what_is_left() -> None:
+    for halvings, shape, expected in (
         (3, (1, 8, 8), "bfloat16"),
         (4, (1, 8, 8), "float32"),
         (4, (1, 9, 9), "bfloat16"),
         (4, (1, 8, 32), "float32"),
         (4, (1, 32, 8), "float32"),
         (4, (64,), "bfloat16"),
-    ],
-)
-def test_float32_where_a_stride_is_longer_than_what_is_left(
-    halvings: int, shape: tuple[int, ...], expected: str
-) -> None:
-    network = Network(Halving(halvings), {}, [0.5], [0.25], "bfloat16").train()
-    fall_back_to_float32(network, shape)
-    assert network.precision == expected
-    assert network.training
-    assert not any(module._forward_pre_hooks for module in network.modules())
+    ):
+        network = Network(Halving(halvings), {}, [0.5], [0.25], "bfloat16").train()
+        fall_back_to_float32(network, shape)
+        assert network.precision == expected
+        assert network.training, halvings
+        assert not any(module._forward_pre_hooks for module in network.modules()), halvings
 
 
 def test_the_side_counts_to_which_images_are_resized() -> None:
@@ -83,20 +78,18 @@ def test_a_run_and_its_model_agree(
     assert torch.equal(predict_logits(model.network, images), expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "side"), [("small-8", 1), ("small-8", 2), ("wrn-10-1", 2), ("resnet18", 4)]
-)
-def test_on_a_cpu_tiny_images_are_computed_in_float32(name: str, side: int) -> None:
+def test_on_a_cpu_tiny_images_are_computed_in_float32() -> None:
     """The gradients of torch's strided bfloat16 convolutions of one pixel are partly memory that was never set."""
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)
-    networks = [
-        Network(build_encoder(name, 3, side), {}, [0.5] * 3, [0.25] * 3, precision)
-        for precision in ("float32", "bfloat16")
-    ]
-    networks[1].load_state_dict(networks[0].state_dict())
-    for network in networks:
-        fall_back_to_float32(network, (3, side, side))
-        network(images).square().sum().backward()
-    exact, coarse = ([p.grad for p in network.parameters()] for network in networks)
-    assert all(map(torch.equal, coarse, exact))
+    for name, side in (("small-8", 1), ("small-8", 2), ("wrn-10-1", 2), ("resnet18", 4)):
+        torch.manual_seed(0)
+        images = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)
+        networks = [
+            Network(build_encoder(name, 3, side), {}, [0.5] * 3, [0.25] * 3, precision)
+            for precision in ("float32", "bfloat16")
+        ]
+        networks[1].load_state_dict(networks[0].state_dict())
+        for network in networks:
+            fall_back_to_float32(network, (3, side, side))
+            network(images).square().sum().backward()
+        exact, coarse = ([p.grad for p in network.parameters()] for network in networks)
+        assert all(map(torch.equal, coarse, exact)), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from itertools import product
 
 import numpy as np
 import pillow_views
@@ -34,35 +35,32 @@ def by_pillow(
     return pillow_views.from_pillow(part)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+def test_equals_pillow() -> None:
+    sizes = (
         ((32, 32), (32, 32)),
         ((40, 56), (24, 24)),
         ((40, 56), (9, 70)),
         ((224, 224), (224, 224)),
         ((8, 8), (1, 1)),
-    ],
-)
-def test_equals_pillow(before: tuple[int, int], after: tuple[int, int], channels: int) -> None:
-    images = batch(30, channels, *before)
-    draws = draw_resized(30, *before, seeded())
-    assert draws.flipped.any()
-    assert not draws.flipped.all()
-    result = resize_parts(images, draws, height=after[0], width=after[1]).numpy()
-    assert result.shape == (30, channels, *after)
-    for at_once in (False, True):
-        expected = np.stack(
-            [
-                by_pillow(image, draws, i, *after, at_once=at_once)
-                for i, image in enumerate(images.numpy())
-            ]
-        )
-        # At once, Pillow may take columns before rows, and rounds in between.
-        difference = np.abs(result.astype(int) - expected)
-        assert difference.max() <= (1 if at_once else 0)
-        assert (difference > 0).mean() < 0.15
+    )
+    for channels, (before, after) in product((1, 3), sizes):
+        images = batch(30, channels, *before)
+        draws = draw_resized(30, *before, seeded())
+        assert draws.flipped.any(), (channels, before)
+        assert not draws.flipped.all(), (channels, before)
+        result = resize_parts(images, draws, height=after[0], width=after[1]).numpy()
+        assert result.shape == (30, channels, *after)
+        for at_once in (False, True):
+            expected = np.stack(
+                [
+                    by_pillow(image, draws, i, *after, at_once=at_once)
+                    for i, image in enumerate(images.numpy())
+                ]
+            )
+            # At once, Pillow may take columns before rows, and rounds in between.
+            difference = np.abs(result.astype(int) - expected)
+            assert difference.max() <= (1 if at_once else 0)
+            assert (difference > 0).mean() < 0.15
 
 
 def test_a_whole_image_of_its_own_size_is_itself() -> None:
@@ -128,21 +126,16 @@ def test_shares_ratios_and_places_are_spread_as_they_should_be() -> None:
     assert not draw_resized(100, 8, 8, seeded(), flip=False).flipped.any()
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "area", "part"),
-    [
+def test_where_nothing_fits_the_central_part_is_taken() -> None:
+    for height, width, area, part in (
         (8, 400, (0.9, 1.0), (0, 194, 8, 11)),
         (400, 8, (0.9, 1.0), (194, 0, 11, 8)),
         (1, 1, (0.08, 0.08), (0, 0, 1, 1)),
         (1, 300, (0.5, 1.0), (0, 149, 1, 1)),
-    ],
-)
-def test_where_nothing_fits_the_central_part_is_taken(
-    height: int, width: int, area: tuple[float, float], part: tuple[int, int, int, int]
-) -> None:
-    draws = draw_resized(50, height, width, seeded(), area=area)
-    columns = torch.stack((draws.top, draws.left, draws.height, draws.width), dim=1)
-    assert columns.unique(dim=0).tolist() == [list(part)]
+    ):
+        draws = draw_resized(50, height, width, seeded(), area=area)
+        columns = torch.stack((draws.top, draws.left, draws.height, draws.width), dim=1)
+        assert columns.unique(dim=0).tolist() == [list(part)]
 
 
 def test_an_image_does_not_depend_on_its_batch_or_on_the_layout_in_memory() -> None:
