@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib
 import os
@@ -25,6 +26,7 @@ from PIL import Image
 from daso.cli import main
 from daso.data.benchmarks.cifar import CIFAR10
 from daso.data.draws import longtail_split
+from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions, longtail_counts, unlabeled_counts
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -210,6 +212,18 @@ def with_map(monkeypatch: pytest.MonkeyPatch) -> None:
 def digits() -> Source:
     """Return the digits, which come with scikit-learn."""
     return open_source("digits")
+
+
+@pytest.fixture(scope="session")
+def vectors(digits: Source) -> Source:
+    """Return the digits as vectors of 64 pixels."""
+
+    def flat(pool: DecodedImages | None) -> DecodedImages:
+        assert pool is not None
+        return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
+
+    pools = {"train": flat(digits.train), "test": flat(digits.test)}
+    return dataclasses.replace(digits, mean=None, std=None, **pools)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,14 +161,3 @@ class Mine(Supervised):
 def test_what_does_not_go_together(capsys: Capture) -> None:
     assert main(["methods", "supervised+daso"]) == 2
     assert "makes no guesses" in capsys.readouterr().err
-
-
-def test_methods_are_listed_without_torch() -> None:
-    code = (
-        "import sys\nfrom daso.cli import main\n"
-        "status = [main(['methods']), main(['methods', 'remixmatch+crest-plus+daso'])]\n"
-        "sys.exit(any(status) or bool({'torch', 'numpy'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert b"--dist-temperature" in result.stdout

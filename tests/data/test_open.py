@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,11 +131,3 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=r"use \.npz"):
         open_source("notes.txt")
-
-
-def test_reading_needs_neither_torch_nor_the_optional_packages_at_import() -> None:
-    code = "import sys, daso.data.open; print([m for m in ('torch', 'pyarrow', 'sklearn') if m in sys.modules])"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.strip() == "[]"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -34,10 +32,8 @@ def rgb_model(model: Classifier) -> Classifier:
     return Classifier(lambda images: np.full((len(images), classes), 1 / classes), facts)
 
 
-def test_importing_daso_imports_nothing_heavy() -> None:
-    code = "import sys, daso\nprint(sorted({'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)), 'load' in dir(daso))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] True"
+def test_a_misspelt_name_of_the_package_is_told() -> None:
+    assert "load" in dir(daso)
     with pytest.raises(AttributeError, match="'lode'"):
         daso.lode  # noqa: B018
 

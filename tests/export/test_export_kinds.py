@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from torch import nn
 
 import daso
 from daso.cli import main
-from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source
 from daso.errors import OptionError
 from daso.export.run import export_run
@@ -27,15 +25,8 @@ def silent(_: str) -> None:
 
 
 def test_a_run_on_vectors(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_config: MakeConfig, vectors: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def flat(pool: DecodedImages | None) -> DecodedImages:
-        assert pool is not None
-        return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
-
-    vectors = dataclasses.replace(
-        digits, train=flat(digits.train), test=flat(digits.test), mean=None, std=None
-    )
     run = tmp_path / "run"
     list(train_run(prepare(tiny_config("fixmatch+daso", network=None), vectors), run))
     some = vectors.test.images[:30, 0] if vectors.test else np.zeros(0)

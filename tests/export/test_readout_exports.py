@@ -25,16 +25,10 @@ def silent(_: str) -> None:
     pass
 
 
-def large(pool: DecodedImages | None) -> DecodedImages:
+def large(pool: DecodedImages) -> DecodedImages:
     """Return the digits in three colors, 80 x 72 pixels: larger than patches are taken from."""
-    assert pool is not None
     sized = np.repeat(np.repeat(pool.images, 10, 2), 9, 3)
     return DecodedImages(np.concatenate([sized, sized // 2, 255 - sized], 1), pool.labels)
-
-
-def vectors(pool: DecodedImages | None) -> DecodedImages:
-    assert pool is not None
-    return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
 
 
 @pytest.mark.parametrize("kind", ["gray", "color, large, mirrored", "vectors"])
@@ -42,16 +36,18 @@ def test_all_formats_answer_as_the_run(
     kind: str,
     tiny_config: MakeConfig,
     digits: Source,
+    vectors: Source,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = digits
-    if kind != "gray":
-        change = vectors if kind == "vectors" else large
+    if kind == "vectors":
+        source = dataclasses.replace(vectors, flip=False)
+    elif kind != "gray":
         assert digits.test is not None
         test = DecodedImages(digits.test.images[:80], digits.test.labels[:80])
-        pools = {"train": change(digits.train), "test": change(test)}
-        source = dataclasses.replace(digits, mean=None, std=None, flip=kind != "vectors", **pools)
+        pools = {"train": large(digits.train), "test": large(test)}
+        source = dataclasses.replace(digits, mean=None, std=None, flip=True, **pools)
     # The last features to choose from are the mirrored ones, if the data may be mirrored.
     monkeypatch.setattr(readout, "choose", lambda forms, *rest: choose(forms[-1:], *rest))
     network = None if kind == "vectors" else "small-4"

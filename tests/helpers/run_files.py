@@ -7,7 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from daso.files import CHECKSUM, Row, read_rows, to_line
+import torch
+from safetensors.torch import load_file
+
+from daso.files import CHECKSUM, Row, read_json, read_rows, to_line
 from daso.train.loop import never
 from daso.train.prepare import Prepared
 from daso.train.run import train_run
@@ -36,6 +39,22 @@ def comparable(folder: Path) -> list[Row]:
 def without_times(row: Row) -> str:
     """Return a row as it is written, but for its times: NaN equals NaN, and the order counts."""
     return to_line({key: value for key, value in row.items() if key not in TIMES})
+
+
+def newest_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((folder / "checkpoints").glob("step-*.safetensors")))
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Compare rows, last checkpoint, summary and beliefs of two complete runs, bit for bit but for times."""
+    assert comparable(one) == comparable(other)
+    first, second = newest_tensors(one), newest_tensors(other)
+    assert first.keys() == second.keys()
+    assert [n for n, value in first.items() if not torch.equal(value, second[n])] == []
+    summaries = [read_json(folder / "summary.json") | {"seconds": 0} for folder in (one, other)]
+    assert summaries[0] == summaries[1]
+    beliefs = [(folder / "beliefs.safetensors").read_bytes() for folder in (one, other)]
+    assert beliefs[0] == beliefs[1]
 
 
 def rewind(folder: Path) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from run_files import comparable
-from safetensors.torch import load_file
+from run_files import comparable, newest_tensors
 from torch import Tensor
 
 from daso.data.source import Source
@@ -43,10 +42,6 @@ def ends_of(method: str) -> list[int]:
 def make_staged(tiny_config: Callable[..., RunConfig], method: str, **train: object) -> RunConfig:
     options = {"steps": STEPS, "evaluate_every": 3, "log_every": 2, **train}
     return tiny_config(method, method_options=OPTIONS[method], **options)
-
-
-def newest_tensors(folder: Path) -> dict[str, Tensor]:
-    return load_file(max((folder / "checkpoints").glob("step-*.safetensors")))
 
 
 class Finished:

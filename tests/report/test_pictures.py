@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,18 +117,6 @@ def test_reliability_is_of_the_answers_that_the_metrics_measured(
     (other / "beliefs.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(RunError, match="cannot be read"):
         figures.reliability(other)
-
-
-def test_matplotlib_waits_for_a_figure_and_pyplot_is_not_used() -> None:
-    code = (
-        "import sys; from daso.report import figures, html; "
-        "print({'matplotlib', 'torch'} & set(sys.modules)); import daso.report.figures.draw; "
-        "print({'matplotlib.pyplot', 'torch'} & set(sys.modules))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() == ["set()", "set()"]
 
 
 def test_the_documented_example_runs(

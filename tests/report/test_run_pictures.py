@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,14 +196,6 @@ def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> Non
     (finished_run / "plots").write_text("a file stands in the way")
     with pytest.raises(RunError, match="plots"):
         draw_run(finished_run)
-
-
-def test_reports_and_metrics_need_no_torch() -> None:
-    code = "import sys, daso.report.figures.draw, daso.report.runs, daso.evaluate.metrics; "
-    code += "import daso.evaluate.summary; "
-    code += "print(sorted({'torch', 'sklearn', 'tyro'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert result.stdout.strip() == b"[]"
 
 
 def test_a_figure_laid_out_without_being_drawn_looks_the_same(

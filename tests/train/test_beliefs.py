@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors import safe_open
 
 import daso.train.beliefs.collect
-from daso.data.images.decoded import DecodedImages
 from daso.data.images.pool import Pool
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -256,17 +255,10 @@ def test_without_unlabeled_images_there_is_the_calibration(
 
 
 def test_vectors_have_no_thumbnails(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+    tiny_config: MakeConfig, vectors: Source, tmp_path: Path
 ) -> None:
-    def flat(pool: DecodedImages) -> DecodedImages:
-        return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
-
-    assert digits.test is not None
-    source = dataclasses.replace(
-        digits, train=flat(digits.train), test=flat(digits.test), mean=None, std=None
-    )
     prepared = prepare(
-        tiny_config("fixmatch+daso", network=None, steps=4, evaluate_every=2), source
+        tiny_config("fixmatch+daso", network=None, steps=4, evaluate_every=2), vectors
     )
     list(train_run(prepared, tmp_path / "run"))
     arrays, _ = read(tmp_path / "run")

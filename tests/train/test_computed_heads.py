@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_files import assert_same_run, comparable, train
 
 from daso.data.source import Source
 from daso.train.model import load_model
 from daso.train.prepare import prepare
-from daso.train.run import resume_run, train_run
+from daso.train.run import resume_run
 from tests.conftest import MakeConfig
 
 CPU = torch.device("cpu")
@@ -20,18 +21,14 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_classifies_less_its_bias(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config("cdmad", steps=8, evaluate_every=4)
-    whole = list(train_run(prepare(config, digits), tmp_path / "whole"))
-    rows = train_run(prepare(config, digits), tmp_path / "stopped")
-    assert next(row for row in rows if row["event"] == "evaluate")["step"] == 4
-    rows.close()  # type: ignore[attr-defined]
+    whole = train(prepare(config, digits), tmp_path / "whole")
+    stopped = train(prepare(config, digits), tmp_path / "stopped", 4)
     monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
-    list(resume_run(tmp_path / "stopped")[1])
-    whole_model, model = (load_model(tmp_path / n, CPU, pytest.fail) for n in ("whole", "stopped"))
-    state = whole_model.network.state_dict()
-    assert all(torch.equal(state[n], v) for n, v in model.network.state_dict().items())
-    assert len(whole[-1]["pseudo_labels"]["blank_guess"]) == 10
+    list(resume_run(stopped)[1])
+    assert_same_run(whole, stopped)
+    assert len(comparable(whole)[-1]["pseudo_labels"]["blank_guess"]) == 10
 
-    network = model.network.eval()
+    network = load_model(stopped, CPU, pytest.fail).network.eval()
     assert network.output == "debiased"
     assert digits.test is not None
     images = torch.from_numpy(digits.test.images[:20])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from frozen import Patches, embedded
 from PIL import Image
+from run_files import assert_same_run, train
 from torch import Tensor, nn
 
 from daso.data.source import Source
@@ -143,43 +144,32 @@ def test_an_encoder_of_ones_own_sees_the_images_that_it_asks_for(
     torch.testing.assert_close(data.test.images[:5, 0], expected, rtol=2e-3, atol=2e-2)
 
 
-def test_onnx_runtime_computes_the_same_embeddings(
+def test_other_engines_compute_the_same_embeddings(
     make_frozen: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
-    expected = embedded(make_frozen(), digits, encoder)
-    monkeypatch.setattr(engines, "WORTHWHILE", 1)
-    monkeypatch.setattr(engines, "ENOUGH", 0.0)
-    found = embedded(make_frozen(embedding_folder=str(tmp_path / "others")), digits, encoder)
-    assert (expected.engine, found.engine) == ("torch", "ONNX Runtime")
-    assert found.computed == expected.computed
-    limit = 1e-3 * float(expected.labeled.images.abs().max())  # a step of float16
-    assert float((found.labeled.images - expected.labeled.images).abs().max()) < limit
-    again = embedded(make_frozen(embedding_folder=str(tmp_path / "others")), digits, encoder)
-    assert torch.equal(again.labeled.images, found.labeled.images)
-
-
-def test_in_bfloat16_measured_images_are_embedded_as_they_are_predicted(
-    make_frozen: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
-    expected = embedded(make_frozen(precision="bfloat16"), digits, encoder)
-    monkeypatch.setattr(engines, "WORTHWHILE", 1)
-    monkeypatch.setattr(engines, "ENOUGH", 0.0)
-    config = make_frozen(precision="bfloat16", embedding_folder=str(tmp_path / "others"))
-    found = embedded(config, digits, encoder)
-    assert (expected.engine, found.engine) == ("torch", "oneDNN Graph")
-    assert found.computed == expected.computed
-    for name in ("holdout", "test"):
-        assert torch.equal(getattr(found, name).images, getattr(expected, name).images)
-    limit = 0.1 * float(expected.labeled.images.abs().max())
-    assert float((found.labeled.images - expected.labeled.images).abs().max()) < limit
-    monkeypatch.setattr(embed, "accelerate", pytest.fail)
-    again = embedded(config, digits, encoder)
-    assert (again.computed, again.engine) == (0, "oneDNN Graph")
-    assert torch.equal(again.labeled.images, found.labeled.images)
+    for precision, engine, limit in (
+        ("float32", "ONNX Runtime", 1e-3),  # a step of float16
+        ("bfloat16", "oneDNN Graph", 0.1),
+    ):
+        expected = embedded(make_frozen(precision=precision), digits, encoder)
+        config = make_frozen(precision=precision, embedding_folder=str(tmp_path / precision))
+        with monkeypatch.context() as patch:
+            patch.setattr(engines, "WORTHWHILE", 1)
+            patch.setattr(engines, "ENOUGH", 0.0)
+            found = embedded(config, digits, encoder)
+            assert (expected.engine, found.engine) == ("torch", engine)
+            assert found.computed == expected.computed
+            difference = (found.labeled.images - expected.labeled.images).abs().max()
+            assert difference < limit * expected.labeled.images.abs().max()
+            if precision == "bfloat16":  # measured images are embedded as they are predicted
+                for name in ("holdout", "test"):
+                    assert torch.equal(getattr(found, name).images, getattr(expected, name).images)
+            patch.setattr(embed, "accelerate", pytest.fail)
+            again = embedded(config, digits, encoder)
+        assert (again.computed, again.engine) == (0, engine)
+        assert torch.equal(again.labeled.images, found.labeled.images)
 
 
 def test_progress_counts_views_and_tells_first_what_is_there(
@@ -245,36 +235,25 @@ def test_the_model_of_a_frozen_run_takes_images(
     assert found["balanced_accuracy"] > 0.5
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_stopped_frozen_run_goes_on_bit_for_bit(
-    optimizer: str,
-    make_frozen: MakeConfig,
-    digits: Source,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    make_frozen: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_frozen(optimizer=optimizer)
-    list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "whole"))
-    rows = train_run(prepare(config, digits, encoder=Patches()), tmp_path / "stopped")
-    assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
-    rows.close()  # type: ignore[attr-defined]
     monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
-    with pytest.raises(OptionError, match="came from Python"):
-        resume_run(tmp_path / "stopped")
-    list(resume_run(tmp_path / "stopped", encoder=Patches(seed=3))[1])
-    whole, stopped = (
-        load_model(tmp_path / name, CPU, pytest.fail, Patches()).network.state_dict()
-        for name in ("whole", "stopped")
-    )
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    for optimizer in ("sgd", "adamw"):
+        config = make_frozen(optimizer=optimizer)
+        whole, stopped = (tmp_path / f"{optimizer}-{name}" for name in ("whole", "stopped"))
+        train(prepare(config, digits, encoder=Patches()), whole)
+        train(prepare(config, digits, encoder=Patches()), stopped, 10)
+        with pytest.raises(OptionError, match="came from Python"):
+            resume_run(stopped)
+        list(resume_run(stopped, encoder=Patches(seed=3))[1])
+        assert_same_run(whole, stopped)
 
 
 def test_a_resumed_run_says_that_its_embeddings_are_not_those_it_began_with(
     make_frozen: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = train_run(prepare(make_frozen(), digits, encoder=Patches()), tmp_path / "run")
-    assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
-    rows.close()  # type: ignore[attr-defined]
+    train(prepare(make_frozen(), digits, encoder=Patches()), tmp_path / "run", 10)
     monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
     warnings: list[str] = []
     rows = resume_run(tmp_path / "run", warnings.append, encoder=Patches())[1]
@@ -338,12 +317,12 @@ def test_generations_grow_from_embeddings_too(
 
 
 def test_a_probe_learns_at_a_rate_of_its_own(make_frozen: MakeConfig, digits: Source) -> None:
-    for train, rate in (
+    for options, rate in (
         ({}, 0.1),
         ({"embedding_network": "mlp-32"}, 0.03),
         ({"learning_rate": 0.02}, 0.02),
         ({"optimizer": "adamw"}, 0.001),
         ({"freeze": False}, 0.03),
     ):
-        config = prepare(make_frozen(**train), digits, encoder=Patches()).config
+        config = prepare(make_frozen(**options), digits, encoder=Patches()).config
         assert config.train.learning_rate == rate

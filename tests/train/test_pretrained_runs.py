@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_files import assert_same_run, train
 from torch import nn
 
 from daso.data.source import Source
@@ -149,21 +150,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = tiny_config("fixmatch+daso", network=str(pretrained), **changes)
-    list(train_run(prepare(config, digits), tmp_path / "whole"))
-    rows = train_run(prepare(config, digits), tmp_path / "stopped")
-    assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
-    rows.close()  # type: ignore[attr-defined]
+    whole = train(prepare(config, digits), tmp_path / "whole")
+    stopped = train(prepare(config, digits), tmp_path / "stopped", 10)
     monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
     # What it started from is in the run folder.
     monkeypatch.setattr(
         "daso.train.encoder.pretrained.open_backbone", lambda *_: pytest.fail("looked elsewhere")
     )
-    list(resume_run(tmp_path / "stopped")[1])
-    whole, stopped = (
-        load_model(tmp_path / name, CPU, pytest.fail).network.state_dict()
-        for name in ("whole", "stopped")
-    )
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    list(resume_run(stopped)[1])
+    assert_same_run(whole, stopped)
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused(

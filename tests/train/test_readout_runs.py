@@ -10,16 +10,15 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
-from run_files import comparable, train
+from run_files import assert_same_run, train
 from safetensors.torch import load_file
 
 from daso.cli import main
-from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.errors import DivergedError, OptionError, RunError
 from daso.evaluate.predict import predict_logits
-from daso.files import read_json, read_rows
+from daso.files import read_rows
 from daso.methods.method import Batch, Step
 from daso.nets.readout import NAME
 from daso.train import readout
@@ -42,24 +41,6 @@ CREST = {"generations": 2, "threshold": 0.2}
 
 def silent(_: str) -> None:
     pass
-
-
-def last_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(max((folder / "checkpoints").glob("*.safetensors")))
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert comparable(one) == comparable(other)
-    first, second = last_tensors(one), last_tensors(other)
-    assert first.keys() == second.keys()
-    assert [n for n, value in first.items() if not torch.equal(value, second[n])] == []
-    summaries = [read_json(folder / "summary.json") for folder in (one, other)]
-    assert {k: v for k, v in summaries[0].items() if k != "seconds"} == {
-        k: v for k, v in summaries[1].items() if k != "seconds"
-    }
-    assert (one / "beliefs.safetensors").read_bytes() == (
-        other / "beliefs.safetensors"
-    ).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -163,11 +144,6 @@ def test_stopped_before_the_first_step_a_run_is_already_of_use(
     assert (folder / "report.html").stat().st_size > 10_000
 
 
-def flat(pool: DecodedImages | None) -> DecodedImages:
-    assert pool is not None
-    return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
-
-
 @pytest.mark.parametrize(
     "method",
     [
@@ -200,11 +176,8 @@ def test_methods_with_heads_prototypes_and_plans(
 
 
 def test_vectors(
-    tiny_config: MakeConfig, digits: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_config: MakeConfig, vectors: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vectors = dataclasses.replace(
-        digits, train=flat(digits.train), test=flat(digits.test), mean=None, std=None
-    )
     assert vectors.test is not None
     for network in (None, "linear"):
         config = tiny_config("supervised+la+mixture", network=network, **BRIEF)

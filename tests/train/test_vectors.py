@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from run_files import assert_same_run, train
 
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source
@@ -26,26 +27,6 @@ METHODS = (
     "remixmatch+daso",
     "fixmatch+abc+daso",
 )
-
-
-@pytest.fixture(scope="module")
-def vectors(digits: Source) -> Source:
-    """Return the digits as vectors of 64 pixels, and at half and at double brightness as weak and strong versions."""
-
-    def flat(pool: DecodedImages, versions: tuple[float, ...]) -> DecodedImages:
-        plain = pool.images.reshape(len(pool), 1, 64).astype(np.float32)
-        return DecodedImages(
-            np.concatenate([factor * plain for factor in versions], 1), pool.labels
-        )
-
-    assert digits.test is not None
-    return dataclasses.replace(
-        digits,
-        train=flat(digits.train, (1.0,)),
-        test=flat(digits.test, (1.0,)),
-        mean=None,
-        std=None,
-    )
 
 
 def prepared(config: RunConfig, source: Source) -> Prepared:
@@ -89,21 +70,11 @@ def test_a_model_of_vectors_gives_the_answers_that_were_measured(
 def test_a_stopped_run_on_vectors_goes_on_bit_for_bit(
     make: MakeConfig, vectors: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make("fixmatch+daso")
-    for name in ("whole", "stopped"):
-        rows = train_run(prepared(config, vectors), tmp_path / name)
-        if name == "whole":
-            list(rows)
-        else:
-            assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
-            rows.close()  # type: ignore[attr-defined]
+    whole = train(prepared(make("fixmatch+daso"), vectors), tmp_path / "whole")
+    stopped = train(prepared(make("fixmatch+daso"), vectors), tmp_path / "stopped", 10)
     monkeypatch.setattr("daso.train.run_data.open_with", lambda *_, **__: vectors)
-    list(resume_run(tmp_path / "stopped")[1])
-    whole, stopped = (
-        load_model(tmp_path / name, torch.device("cpu"), pytest.fail).network.state_dict()
-        for name in ("whole", "stopped")
-    )
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    list(resume_run(stopped)[1])
+    assert_same_run(whole, stopped)
 
 
 def test_views_take_the_versions_that_are_theirs(make: MakeConfig, vectors: Source) -> None:
