@@ -349,6 +349,15 @@ def make_image_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
 
 
 @pytest.fixture
+def in_float64() -> Iterator[None]:
+    """Let tensors be float64 by default."""
+    from shared_training import float64
+
+    with float64():
+        yield
+
+
+@pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Say:
     """Return a function that runs the command line and returns its status and words."""
 

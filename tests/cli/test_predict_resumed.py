@@ -152,13 +152,14 @@ def test_what_could_not_be_read_is_tried_again(
     assert differ[0].startswith(str(broken[2]))
 
 
-@pytest.mark.parametrize("text", [b"2", b"{}", b"null", b"[1, 2]"])
-def test_a_line_that_is_no_row_is_as_one_that_was_cut_off(tmp_path: Path, text: bytes) -> None:
+def test_a_line_that_is_no_row_is_as_one_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "out.csv.partial"
     Journal(path, {}, resume=False)._file.close()
     whole = path.read_bytes()
-    path.write_bytes(whole + b"%08x %s\n" % (zlib.crc32(text), text))
-    journal = Journal(path, {}, resume=True)
-    assert journal.skip(iter(())) == {}
-    assert journal.count == 0
-    assert path.read_bytes() == whole
+    for text in (b"2", b"{}", b"null", b"[1, 2]"):
+        path.write_bytes(whole + b"%08x %s\n" % (zlib.crc32(text), text))
+        journal = Journal(path, {}, resume=True)
+        assert journal.skip(iter(())) == {}
+        assert journal.count == 0
+        assert path.read_bytes() == whole
+        journal._file.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +42,14 @@ def masks(folder: Path, values: int) -> None:
         image.save(folder / label / f"{number}.png")
 
 
-@pytest.mark.parametrize(
-    ("write", "value", "is_dark"),
-    [(deep, 12, True), (deep, 14, True), (deep, 16, False), (masks, 4, True), (masks, 200, False)],
-)
-def test_images_that_fill_a_part_of_their_range_are_told(
-    tmp_path: Path, write: Callable[[Path, int], None], value: int, is_dark: bool
-) -> None:
-    write(tmp_path, value)
-    notes = open_source(str(tmp_path)).notes
-    codes = [finding.code for finding in check_data(str(tmp_path)).findings]
-    assert any("labeled images are nearly black" in note for note in notes) == is_dark
-    assert ("dark" in codes) == is_dark
+def test_images_that_fill_a_part_of_their_range_are_told(tmp_path: Path) -> None:
+    for write, value, is_dark in (
+        *((deep, 12, True), (deep, 14, True), (deep, 16, False)),
+        *((masks, 4, True), (masks, 200, False)),
+    ):
+        folder = tmp_path / f"{write.__name__}-{value}"
+        write(folder, value)
+        notes = open_source(str(folder)).notes
+        codes = [finding.code for finding in check_data(str(folder)).findings]
+        assert any("labeled images are nearly black" in note for note in notes) == is_dark
+        assert ("dark" in codes) == is_dark

@@ -18,9 +18,8 @@ from daso.data.open import open_source
 from daso.errors import DataError
 
 
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
+def test_tables_as_programs_write_them(tmp_path: Path) -> None:
+    changes: list[tuple[Callable[[str], str], str | None]] = [
         (lambda text: "sep=,\n" + text, None),
         (lambda text: "sep=;\n" + text.replace(",", ";"), None),
         (lambda text: text + ",\n\n,,\n", None),
@@ -31,19 +30,16 @@ from daso.errors import DataError
         (lambda text: text.encode("utf-32").decode("latin-1"), "UTF-32"),
         (lambda text: "sep=,\n" + text + "gone.png,cat\n", "line 7"),
         (lambda text: "[" + json.dumps({"path": "0.png", "label": "cat"}) + "]", "per line"),
-    ],
-)
-def test_tables_as_programs_write_them(
-    tmp_path: Path, change: Callable[[str], str], wanted: str | None
-) -> None:
-    text = change(table(tmp_path, ROWS))
-    file = tmp_path / ("m.jsonl" if text.startswith("[") else "m.csv")
-    file.write_text(text, encoding="utf-8" if text.isascii() else "latin-1")
-    if wanted is None:
-        assert read(file)[:2] == (("cat", "dog"), [2, 2])
-    else:
-        with pytest.raises(DataError, match=wanted):
-            read(file)
+    ]
+    for change, wanted in changes:
+        text = change(table(tmp_path, ROWS))
+        file = tmp_path / ("m.jsonl" if text.startswith("[") else "m.csv")
+        file.write_text(text, encoding="utf-8" if text.isascii() else "latin-1")
+        if wanted is None:
+            assert read(file)[:2] == (("cat", "dog"), [2, 2])
+        else:
+            with pytest.raises(DataError, match=wanted):
+                read(file)
 
 
 def arrays(**changed: object) -> Callable[[Path], Path]:
@@ -93,9 +89,8 @@ def sample(*labels: tuple[str, bytes]) -> Callable[[Path], Path]:
     return write
 
 
-@pytest.mark.parametrize(
-    ("write", "told"),
-    [
+def test_of_two_values_none_is_chosen_silently(tmp_path: Path) -> None:
+    cases = (
         (arrays(again=None), "'labels.npy' 2 times"),
         (rows_of_json('{"path": "0.png", "label": "cat", "label": "dog"}'), "'label' twice"),
         (rows_of_json('{"path": "0.png", "label": "cat", "Label": "dog"}'), "'label' and 'Label'"),
@@ -104,13 +99,11 @@ def sample(*labels: tuple[str, bytes]) -> Callable[[Path], Path]:
         (sample(("2.cls", b"0"), ("2.json", b'{"label": 1}')), "'2.json' has another label"),
         (sample(("2.json", b'{"label": 1}'), ("2.cls", b"0")), "'2.cls' has another label"),
         (sample(("2.json", b'{"label": 1, "label": 0}')), "'2.json' has the name 'label' twice"),
-    ],
-)
-def test_of_two_values_none_is_chosen_silently(
-    tmp_path: Path, write: Callable[[Path], Path], told: str
-) -> None:
-    with pytest.raises(DataError, match=told):
-        read(write(tmp_path))
+    )
+    for number, (write, told) in enumerate(cases):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(DataError, match=told):
+            read(write(tmp_path / str(number)))
 
 
 def test_labels_of_a_sample_that_agree_are_one(tmp_path: Path) -> None:

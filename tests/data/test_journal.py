@@ -112,9 +112,10 @@ def test_empty_lines_that_an_editor_left_are_no_entries(tmp_path: Path) -> None:
         Journal.read(path)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_other_damage_is_an_error_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    good = b'{"number": 1, "action": "label", "image": "a", "label": "cat", "later": "ignored"}\n'
+    for line in (
         b"{",
         b"[]",
         b'{"number": 2, "action": "label", "image": "b", "label": "dog"} x',
@@ -129,17 +130,13 @@ def test_empty_lines_that_an_editor_left_are_no_entries(tmp_path: Path) -> None:
         b'{"number": 2, "action": "apply", "image": "b", "details": {}}',
         b"\xff\xfe",
         b"[" * 100_000,
-    ],
-)
-def test_other_damage_is_an_error_with_its_line(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "j.jsonl"
-    good = b'{"number": 1, "action": "label", "image": "a", "label": "cat", "later": "ignored"}\n'
-    path.write_bytes(good + line + b"\n" + good.replace(b": 1", b": 3"))
-    for start in (Journal.read, Journal.open):
-        with pytest.raises(RunError, match=r"j\.jsonl, line 2"):
-            start(path)
-    path.write_bytes(good)
-    Journal.open(path).close()  # the lock was released
+    ):
+        path.write_bytes(good + line + b"\n" + good.replace(b": 1", b": 3"))
+        for start in (Journal.read, Journal.open):
+            with pytest.raises(RunError, match=r"j\.jsonl, line 2"):
+                start(path)
+        path.write_bytes(good)
+        Journal.open(path).close()  # the lock was released
 
 
 def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path: Path) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import pillow_views
 import torch
 from torch import Tensor
 
 from daso.views import OPERATIONS, Draws, WeakDraws, crop, draw, draw_weak, strong_from_draws
 from daso.views.resized_crop import draw_resized, resize_parts
+
+
+def batch(count: int, channels: int, height: int, width: int) -> Tensor:
+    """Return real images of a size, repeated up to a count."""
+    images = torch.tensor(pillow_views.real_images(height, width, channels))
+    return images.repeat(count // len(images) + 1, 1, 1, 1)[:count]
 
 
 def seeded(seed: int = 0) -> torch.Generator:

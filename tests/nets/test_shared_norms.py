@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from shared_training import float64
 from torch import nn
 
 from daso.nets.distributed import Processes, SharedBatchNorm, share_batch_norms
@@ -20,12 +19,6 @@ def group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
     yield
     Processes(dist.get_rank(), dist.get_world_size()).leave()
-
-
-@pytest.fixture
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
 
 
 @pytest.mark.usefixtures("group", "in_float64")

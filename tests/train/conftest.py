@@ -8,18 +8,11 @@ from typing import Any
 
 import pytest
 from pretend_cuda import PretendCuda, pretend_cuda
-from shared_training import float64
 from staged_runs import FindRun, Finished, make_staged
 
 from daso.data.source import Source
 from daso.train.config import RunConfig
 from tests.conftest import MakeConfig
-
-
-@pytest.fixture
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pillow_views
 import pytest
 import torch
-from made_views import cut_out, seeded, strong, weak
+from made_views import batch, cut_out, seeded, strong, weak
 
 from daso.views import (
     OPERATIONS,
@@ -20,11 +20,6 @@ from daso.views import (
 )
 
 SIZES = [(8, 8), (28, 28), (32, 32), (40, 56)]
-
-
-def batch(count: int, channels: int, height: int, width: int) -> torch.Tensor:
-    images = torch.tensor(pillow_views.real_images(height, width, channels))
-    return images.repeat(count // len(images) + 1, 1, 1, 1)[:count]
 
 
 def test_flip_and_crop_equal_numpy() -> None:

@@ -10,15 +10,10 @@ import numpy as np
 import pillow_views
 import pytest
 import torch
-from made_views import resized_crop, seeded
+from made_views import batch, resized_crop, seeded
 from PIL import Image
 
 from daso.views.resized_crop import ATTEMPTS, ResizedDraws, draw_resized, resize_parts
-
-
-def batch(count: int, channels: int, height: int, width: int) -> torch.Tensor:
-    images = torch.tensor(pillow_views.real_images(height, width, channels))
-    return images.repeat(count // len(images) + 1, 1, 1, 1)[:count]
 
 
 def by_pillow(
