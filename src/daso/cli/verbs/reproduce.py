@@ -139,5 +139,5 @@ def run(argv: Sequence[str]) -> int:
     show(campaign, parts)
     for names, what in ((busy, "left to other processes that run them"), (left, "not done")):
         if names:
-            tell("\n  ".join([f"{len(names)} {what}:", *names]))
+            tell("\n  ".join([f"{what}:", *names]))
     return 1 if left else 0
