@@ -35,7 +35,6 @@ from daso.errors import InUseError
 from daso.files import read_rows
 from daso.train.folder.lock import lock_folder
 
-
 FAILED = "failed"
 """Attribute of a trial whose training failed: why."""
 
