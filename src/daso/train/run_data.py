@@ -53,6 +53,7 @@ def describe_data(
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,
         "images_fingerprints": data.images_fingerprints,
+        "class_fingerprints": data.class_fingerprints,
         **({} if data.journal is None else {"journal": data.journal}),
         **({} if backbone is None else {"backbone": backbone.describe()}),
         **({} if recipe is None else {"method": recipe.describe()}),
