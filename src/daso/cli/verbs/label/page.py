@@ -109,8 +109,15 @@ def label(place: Place, data: LabelingData, journal: Journal, command: LabelComm
         f"{len(there['classes'])} classes"
     )
 
+    told: set[str] = set()
+
     def compute(run: Path | None, progress: Progress) -> Embedding:
-        return _features(images, run, place, progress, named)
+        embedding = _features(images, run, place, progress, named)
+        for note in embedding.notes:
+            if note not in told:
+                told.add(note)
+                tell(f"note: {note}")
+        return embedding
 
     preparation = Preparation(session, compute, tell)
     preparation.start(start)
