@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from daso.data.open import USUAL_PLACES, open_source
+from daso.data.places import absolute_place
 from daso.data.source import Source
 from daso.errors import DasoError, DataError, InUseError, OptionError, RunError, explained
 from daso.files import Row, make_folder, read_json, remove_leftovers, save_json
@@ -130,7 +131,8 @@ class Campaign:
     def with_absolute_paths(self) -> Campaign:
         """Return the same campaign for a process in another folder."""
         data, weights = (
-            None if path is None else path.resolve() for path in (self.data, self.weights)
+            None if path is None else Path(absolute_place(path))
+            for path in (self.data, self.weights)
         )
         return replace(self, folder=self.folder.resolve(), data=data, weights=weights)
 

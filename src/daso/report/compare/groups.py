@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.errors import RunError, named_key, typed
-from daso.files import flatten, printable
+from daso.files import flatten, leads_somewhere, printable
 from daso.report.compare.shared_classes import (
     FEWEST_SHARED,
     limit_run,
@@ -89,8 +89,8 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = dict.fromkeys(_below(path))
         if not below:
-            reason = "is not a run folder and contains none" if path.exists() else "does not exist"
-            raise RunError(f"{path} {reason}")
+            reason = "is not a run folder and contains none"
+            raise RunError(f"{path} {reason if leads_somewhere(path) else 'does not exist'}")
         found |= below
     return list(found)
 
