@@ -151,8 +151,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             self._fit(X, y, X_unlabeled)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
