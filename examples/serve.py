@@ -148,7 +148,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: any free port")
     options = parser.parse_args()
     Handler.model = Model(options.model)
-    with ThreadingHTTPServer((options.host, options.port), Handler) as server:
+    try:
+        server = ThreadingHTTPServer((options.host, options.port), Handler)
+    except (OSError, OverflowError) as error:
+        place = f"{options.host}, port {options.port}"
+        raise SystemExit(f"cannot serve on {place}: {error}; use another --port") from error
+    with server:
         print(f"http://{options.host}:{server.server_port}/predict", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

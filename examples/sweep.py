@@ -10,7 +10,8 @@ judged by its balanced accuracy on the hold-out, never on the test images. After
 that is worse than the median of the others at an evaluation is stopped.
 
 The study is a journal in OUT, so the same command can be started on several machines that share the
-folder. A trial whose process has died is started again and resumes from its checkpoint.
+folder. A trial whose process has died is started again and resumes from its checkpoint. One whose
+training fails counts as a trial and is not tried again; if it cannot even begin, the sweep ends.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from daso.errors import InUseError
 from daso.files import read_rows
 from daso.train.folder.lock import lock_folder
+
+FAILED = "failed"
+"""Attribute of a trial whose training failed: why."""
+
+
+class FailedError(Exception):
+    """A training failed."""
 
 
 def suggest(trial: Trial, name: str, values: str) -> Any:
@@ -57,6 +65,11 @@ def is_running(folder: Path) -> bool:
     except InUseError:
         return True
     return False
+
+
+def is_done(trial: FrozenTrial) -> bool:
+    """Return whether a trial has a result, or none for good."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or FAILED in trial.user_attrs
 
 
 def judge(row: dict[str, Any]) -> float | None:
@@ -93,7 +106,11 @@ def train(
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
     if process.returncode:
-        raise RuntimeError(f"the training failed: see {folder.with_suffix('.log')}")
+        written = folder.with_suffix(".log")
+        reason = f"{['no output', *written.read_text().splitlines()][-1]} (in {written})"
+        if not (folder / "metrics.jsonl").exists():
+            raise SystemExit(f"no training can begin: {reason}; correct the command")
+        raise FailedError(reason)
     rows = read_rows(folder / "metrics.jsonl")
     values_on_holdout = [value for row in rows if (value := judge(row)) is not None]
     if not values_on_holdout:
@@ -129,13 +146,25 @@ def main() -> None:
         if not is_running(folder_of(command.out, trial.params)):
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
-    while len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) < command.trials:
+    while sum(map(is_done, trials := study.get_trials())) < command.trials:
         trial = study.ask()
-        values = {name: suggest(trial, name, text) for name, text in space.items()}
         try:
+            values = {name: suggest(trial, name, text) for name, text in space.items()}
+        except ValueError as error:
+            study.tell(trial, state=TrialState.FAIL)
+            parser.error(f"--vary: {error}")
+        try:
+            if any(FAILED in other.user_attrs and other.params == values for other in trials):
+                raise FailedError("it failed with these values before")
             value = train(trial, command.source, values, options, folder_of(command.out, values))
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
+        except (FailedError, SystemExit) as error:
+            trial.set_user_attr(FAILED, str(error))
+            study.tell(trial, state=TrialState.FAIL)
+            if isinstance(error, SystemExit):
+                raise
+            print(f"trial {trial.number} failed with {values}: {error}", file=sys.stderr)
         except BaseException:
             study.tell(trial, state=TrialState.FAIL)
             study.enqueue_trial(values)
@@ -143,6 +172,8 @@ def main() -> None:
         else:
             study.tell(trial, value)
             print(f"trial {trial.number}: {value:.1%} with {values}", flush=True)
+    if not study.get_trials(states=[TrialState.COMPLETE]):
+        raise SystemExit(f"no trial was completed; their logs are in {command.out / 'runs'}")
     best = study.best_trial
     print(f"best: {best.value:.1%} with {best.params}, in {folder_of(command.out, best.params)}")
 

@@ -284,3 +284,28 @@ def test_a_batch_of_one_names_the_option() -> None:
     X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
     with pytest.raises(OptionError, match=r"batch_size.*batch norms.*2 images"):
         DASOClassifier("supervised", steps=3, n_networks=1, batch_size=1).fit(X, y)
+
+
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(long_tailed: Any) -> None:
+    X, y, *_ = long_tailed
+    images = np.zeros((len(X), 8, 8), dtype=np.uint8)
+    failing: list[tuple[Any, Any, dict[str, Any]]] = [
+        (X[:, :2] * np.nan, y, {}),
+        (X[:, :2], y[:-1], {}),
+        (X[:, :2], np.zeros(len(X)), {}),
+        (X[:, :2], y, {"method_options": {"dimensions": 1}}),
+        (X[:, :2], y, {"logit_adjustment": -1}),
+        (images, y, {"steps": -1}),
+    ]
+    new = DASOClassifier()
+    fitted = DASOClassifier(random_state=0).fit(X, y)
+    answers, state = fitted.predict_proba(X), dict(vars(fitted))
+    for rows, labels, options in failing:
+        for estimator in (new, fitted):
+            estimator.set_params(**options)
+            with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
+                estimator.fit(rows, labels)
+            estimator.set_params(**dict.fromkeys(options))
+        assert not [name for name in vars(new) if name.endswith("_")]
+        assert vars(fitted) == state
+        np.testing.assert_array_equal(fitted.predict_proba(X), answers)

@@ -162,3 +162,14 @@ def test_what_is_no_model_is_told_in_a_line(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert reason in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_cannot_be_used_is_told_in_a_line(run_folder: Path, port: int) -> None:
+    model = str(run_folder.parent / "model.onnx")
+    for number in (port, 70_000):
+        command = [sys.executable, str(EXAMPLE), model, "--port", str(number)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert f"port {number}" in done.stderr
+        assert "another --port" in done.stderr

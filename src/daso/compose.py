@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from daso import catalog
 from daso.catalog import SLOTS, Hyperparameter, arguments, load, name_of, outline
 from daso.errors import DasoError, OptionError, nearest
+from daso.files import leads_somewhere
 
 if TYPE_CHECKING:
     from daso.losses.labeled import LabeledLoss
@@ -323,8 +325,8 @@ def _custom(name: str, what: str) -> type[Part]:
 def _load_module(place: str) -> ModuleType:
     try:
         if place.endswith(".py"):
-            path = Path(place).expanduser().resolve()
-            if not path.is_file():
+            path = Path(os.path.realpath(Path(place).expanduser()))
+            if not leads_somewhere(path):
                 raise OptionError(f"{path} does not exist")
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import json
 import math
+import os
 import re
 import shlex
 import unicodedata
@@ -13,6 +15,19 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+REFUSALS = {
+    errno.EACCES: "grant access to it and to the folders that it is in (chmod u+rwX)",
+    errno.EPERM: "grant access to it",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.ELOOP: "correct the symbolic link",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "connect the network drive again",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+}
+"""What to do if the operating system refuses a path; any other error of it is a fault of daso."""
 
 Number = TypeVar("Number", int, float)
 Choice = TypeVar("Choice", bound=str)
@@ -184,6 +199,21 @@ def same_name(name: str, valid: Collection[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def refusal(error: OSError) -> str:
+    """Return which path the operating system refuses and what to do; "" for a fault of daso."""
+    if error.filename is None or error.errno not in REFUSALS:
+        return ""
+    return f"{os.fsdecode(error.filename)}: {error.strerror}; {REFUSALS[error.errno]}"
+
+
+def explained(error: Exception) -> str:
+    """Return an error's message; that of an error that users cannot mend begins with its type."""
+    if isinstance(error, DasoError):
+        return str(error)
+    refused = refusal(error) if isinstance(error, OSError) else ""
+    return refused or f"{type(error).__name__}: {error}"
 
 
 def in_line(error: BaseException) -> str:

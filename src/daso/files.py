@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,6 +87,21 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], **style: Any
     file = io.StringIO()
     csv.writer(file, **style, lineterminator="\n").writerows([columns, *rows])
     return file.getvalue()
+
+
+def leads_somewhere(path: Path) -> bool:
+    """Whether a path exists; raise the error of one that may not be followed or read.
+
+    ``Path.exists`` says of a link that leads to itself, and in newer Python of what lies below a
+    folder without permission, that nothing is there.
+    """
+    try:
+        is_folder = stat.S_ISDIR(path.expanduser().stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    if not is_folder and not os.access(path.expanduser(), os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return True
 
 
 def make_folder(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import write_image
 
 from daso.cli import VERBS, main
 from daso.cli.training.command import parse_train
@@ -298,3 +300,32 @@ def test_interrupted_by_the_keyboard(
     monkeypatch.setattr(plot, "run", interrupt)
     assert main(["plot", str(finished_run)]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def test_a_system_that_takes_all_names_for_ascii(tmp_path: Path) -> None:
+    rows = [("path", "label")]
+    for seed, label in ((10, "Kätzchen"), (20, "木")):
+        for number in range(3):
+            name = f"bäume/labeled/{label}/é{number}.png"
+            write_image(tmp_path / name, seed + number)
+            rows.append((name, label))
+    (tmp_path / "liste.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
+    code = """
+import sys
+from daso.cli import main
+folder, = [name for name in __import__("os").listdir() if name != "liste.csv"]
+status = [main(["data", "check", name]) for name in (folder, "liste.csv")]
+status += [main(["label", folder, "--export", "written.csv"]), main(["methods"])]
+sys.exit(status != [0, 0, 0, 0] and str(status))
+"""
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = (tmp_path / "written.csv").read_text(encoding="utf-8")
+    assert all(f'{name}","{label}"' in written for name, label in rows[1:]), written

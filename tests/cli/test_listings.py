@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,23 @@ class Mine(Supervised):
 def test_what_does_not_go_together(capsys: Capture) -> None:
     assert main(["methods", "supervised+daso"]) == 2
     assert "makes no guesses" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_no_line_is_longer_than_the_terminal(
+    width: int, finished_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words in (
+        ["methods"],
+        ["methods", "fixmatch+daso"],
+        ["presets"],
+        ["presets", "cifar10-n500-g100"],
+        ["compare", str(finished_run), "--out", "c"],
+    ):
+        monkeypatch.chdir(finished_run.parent)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", printed(capsys, *words))
+        assert max(map(len, shown.splitlines())) <= width, words
+        content = {"methods": "fixmatch", "presets": "cifar10", "compare": "fixmatch"}
+        assert content[words[0]] in shown.lower()

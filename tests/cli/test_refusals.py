@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from made_files import write_image
+from rights import as_nobody
 
 from daso.cli import main
 from daso.cli.training import session
+from daso.errors import OptionError
+from daso.nets.backbone import load_weights
 from tests.conftest import MakeFolder
 
 REFUSED = {
@@ -108,3 +112,42 @@ def test_a_path_of_daso_itself_that_is_missing_is_no_error_of_the_user(
     monkeypatch.setattr("daso.cli.verbs.listings.methods.run", fail)
     with pytest.raises(FileNotFoundError):
         main(["methods"])
+
+
+LOOPING = (
+    *("train loop", "train --labeled loop", "train photos --unlabeled loop", "train --like loop"),
+    *("train cifar10 --data loop", "train digits --network small --weights loop"),
+    *("data check loop", "label loop", "compare loop", "report loop", "predict loop photos"),
+    *("resume loop", "reproduce 4 --weights loop"),
+)
+
+
+@pytest.mark.parametrize("words", LOOPING)
+def test_a_link_that_leads_to_itself_is_named(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    for label in ("cat", "dog"):
+        write_image(Path("photos/labeled") / label / "0.png", 0)
+    assert main(words.split()) in (1, 2)
+    said = capsys.readouterr().err
+    if words == "train photos --unlabeled loop":
+        assert "unlabeled: not a folder" in said
+    else:
+        assert "correct the symbolic link" in said
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    locked = tmp_path / "locked.safetensors"
+    locked.touch(0)
+    folder.chmod(0)
+    try:
+        with as_nobody(tmp_path):
+            for path in (locked, folder / "weights.safetensors"):
+                with pytest.raises(OptionError, match="Permission denied; grant access"):
+                    load_weights(path)
+    finally:
+        folder.chmod(0o755)

@@ -281,4 +281,6 @@ def test_a_vanished_file_is_told_in_words(
     answer = ask("/api/assign", label(40, action="v" * 12))
     assert answer.status_code == 400
     assert name in answer.json()["error"]
+    assert "restore the file, or skip" in answer.json()["error"]
+    assert "skip the image" in picture.text
     assert ask("/api/state").status_code == 200

@@ -12,6 +12,11 @@ from playwright.sync_api import Page, Route, expect
 from ports import free_port
 
 pytestmark = NEEDS_CHROMIUM
+COUNT_READ = """
+document.body.dataset.read = 0;
+document.querySelector(".grid").addEventListener("focusin", () => document.body.dataset.read++);
+"""
+"""Counts how often a tile gets the focus, and is read."""
 IMAGE = ".big [role=listbox] > [role=option]"
 
 
@@ -48,8 +53,11 @@ def test_the_focus_goes_along_to_every_view(visit: Labeling, served: Served) -> 
     page = visit.label(served)
     names = ("Suggested", "Confirm a class", "More like this", "Check labels", "Progress")
     for view, label in reversed(list(enumerate(names, 1))):
-        page.keyboard.press(f"Alt+{view}")
-        _focused(page, label)
+        for keys in ([f"Alt+{view}"], ["v", str(view)]):
+            page.keyboard.press("Alt+2" if label != "Confirm a class" else "Alt+1")
+            for key in keys:
+                page.keyboard.press(key)
+            _focused(page, label)
     page.locator("[data-to=confirm]").focus()
     page.keyboard.press("Enter")
     tile = page.locator(".grid .tile").first
@@ -81,7 +89,8 @@ def test_a_grid_says_what_was_done(
         page.keyboard.press(key_of(page, "three"))
     expect(page.locator(".tile:focus")).to_be_visible()
     expect(page.locator("#said")).to_have_text("1 image labeled three.")
-    page.keyboard.press("Alt+2")
+    page.keyboard.press("v")
+    page.keyboard.press("2")
     expect(page.locator("#said")).to_contain_text("believed to be")
     page.keyboard.press(key_of(page, "one"))
     expect(page.locator("#said")).to_have_text("1 image labeled one.")
@@ -100,7 +109,7 @@ def test_dialogs_and_the_search_can_be_heard(visit: Labeling, served: Served) ->
     expect(dialog.get_by_role("list")).to_be_focused()
     tree = dialog.aria_snapshot()
     assert "S skip" in tree
-    assert "Alt 1" in tree
+    assert "V 1" in tree
     expect(said).to_be_empty()  # it would be said again when the dialog closes
     page.keyboard.press("Escape")
     expect(page.locator(IMAGE)).to_be_focused()
@@ -170,4 +179,54 @@ def test_a_training_is_followed_in_place(visit: Labeling, served: Served) -> Non
     expect(bar).not_to_have_attribute("aria-valuetext", str(first))
     assert held.evaluate("bar => bar.isConnected")
     expect(page.locator("#train-cancel")).to_be_focused()
+    page.unroute("**/api/state")
+
+
+def test_a_tile_says_only_whether_it_is_marked_and_is_read_once(
+    visit: Labeling, serve: Callable[..., Served], photos: Path
+) -> None:
+    page = visit.label(serve(photos))
+    said = page.locator("#said")
+    page.keyboard.press("Alt+2")
+    tile = page.locator(".tile:focus")
+    expect(tile).to_be_visible()
+    name = str(tile.get_attribute("aria-label"))
+    for key, told, label in ((" ", "1 image wrong.", f"{name}, wrong"), (" ", "0 images", name)):
+        page.keyboard.press(key)
+        expect(said).to_contain_text(told)
+        expect(tile).to_have_accessible_name(label)
+    page.keyboard.press("Tab")
+    page.keyboard.press("n")  # of which image?
+    expect(page.locator("#toasts .toast")).to_contain_text("Move to an image first")
+    for opened, key in (("Alt+2", "f"), ("Alt+1", "g")):
+        page.keyboard.press(opened)
+        page.keyboard.press(key)
+        expect(page.locator(".tile:focus")).to_be_visible()
+        page.evaluate(COUNT_READ)
+        page.keyboard.press("ArrowRight")
+        with page.expect_response(
+            lambda answer: "/similar?" in answer.url or "/suggest?" in answer.url
+        ):
+            page.keyboard.press(key_of(page, "three"))
+        settled(page)
+        expect(said).to_have_text("1 image labeled three.")
+        assert page.evaluate("document.body.dataset.read") == "2", key
+    assert page.locator("[aria-selected]").count() == 0
+
+
+def test_the_end_of_a_training_is_said(visit: Labeling, served: Served) -> None:
+    page = visit.label(served)
+    said = page.locator("[aria-live=polite]", has_text="training")
+    now = {"state": "training", "step": 1, "total": 1000, "losses": []}
+
+    def training(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"training": now})
+
+    page.route("**/api/state", training)
+    for state, told in (("done", "finished"), ("failed", "failed"), ("stopped", "stopped")):
+        now["state"] = "training"
+        expect(page.locator("#train-button")).to_contain_text("Training 0%")
+        now["state"] = state
+        expect(said).to_contain_text(told)
     page.unroute("**/api/state")

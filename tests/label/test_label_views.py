@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def test_a_grid_is_used_by_keys_and_by_mouse(visit: Labeling, served: Served) ->
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     tiles.nth(4).click(modifiers=["Shift"])
-    expect(page.locator(".tile[aria-selected=true]")).to_have_count(5)
+    expect(page.locator(".tile.marked")).to_have_count(5)
     page.keyboard.press("n")
     settled(page)
     names = [served.session.images.name(image) for image in images]
@@ -90,8 +91,8 @@ def test_what_was_clicked_away_stays_so_after_an_undo(
     settled(page)
     assert len(served.labels) == 1
     marked = page.locator(f'.grid .tile[data-image="{image}"]')
-    expect(marked).to_have_attribute("aria-selected", "true")
-    expect(page.locator(".grid .tile[aria-selected=true]")).to_have_count(1)
+    expect(marked).to_have_accessible_name(re.compile(", wrong$"))
+    expect(page.locator(".grid .tile.marked")).to_have_count(1)
 
 
 def test_hundreds_of_classes_are_searched(

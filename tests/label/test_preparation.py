@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from label.conftest import Served, client_of, pixel_features
+from made_files import Member, encoded, write_tar
+from PIL import Image
 
 from daso.data.labeling import open_for_labeling
 from daso.errors import DataError
@@ -152,3 +156,32 @@ def test_the_end_breaks_the_computation_off_and_leaves_nothing_half_written(
     assert not served.session.state()["compared"]
     assert len(cached(path, images, of_patches(images)).features) == len(images)
     assert np.isfinite(cached(path, images, of_patches(images), pytest.fail).features).all()
+
+
+def test_all_kinds_of_sources_are_told_what_reading_has_shown(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    grey = [Image.fromarray(random.integers(0, 256, (16, 16), dtype=np.uint8)) for _ in range(30)]
+    pages = encoded(grey[0], "GIF", save_all=True, append_images=grey[1:3])
+    contents = [*map(encoded, grey), pages, encoded(Image.new("RGB", (16, 16), "red"))]
+    folder, shards, table = tmp_path / "photos", tmp_path / "shards", tmp_path / "table"
+    members: list[Member] = []
+    for number, content in enumerate(contents):
+        name = f"{number:02}.{'gif' if content is pages else 'png'}"
+        path = folder / "unlabeled" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        members += [(name, content), (f"{number:02}.cls", str(number % 2).encode())]
+    write_tar(shards / "train-0.tar", members)
+    values = {
+        "image": [{"bytes": content, "path": None} for content in contents],
+        "label": [number % 2 for number in range(len(contents))],
+    }
+    table.mkdir()
+    pq.write_table(pa.table(values), table / "train-00000-of-00001.parquet")
+    for source in (folder, shards, table):
+        images = Images(open_for_labeling(str(source)))
+        kept = tmp_path / f"{source.name}.safetensors"
+        for _ in range(2):  # computed, and read
+            notes = "\n".join(cached(kept, images, of_patches(images)).notes)
+            assert "nearly all images are gray" in notes, source
+            assert "1 file holds several frames" in notes, source

@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 
 from campaigns import COLUMN, PRESET, cell_of, rows_of, run, train_nothing
+from rights import as_nobody
 
+from daso.data.benchmarks.cifar import CIFAR10
 from daso.files import read_json
 from daso.reproduce.campaign import Campaign
 from daso.reproduce.cells import table_cells
@@ -89,6 +91,26 @@ def test_a_damaged_configuration_is_named_and_costs_its_cell_only(
         assert str(path) in wrong[0]
     path.parent.rename(path.parent.with_name("seed-0.damaged"))
     assert run(campaign, [bad, good]) == []
+
+
+def test_sources_that_cannot_be_opened_are_named_once(tmp_path: Path) -> None:
+    cells = [cell_of("supervised"), cell_of("supervised", 1), cell_of("fixmatch")]
+    damaged = tmp_path / "cifar-10-batches-py"
+    damaged.mkdir()
+    for name in (*CIFAR10.batches, CIFAR10.meta):
+        (damaged / name).write_bytes(b"damaged")
+    [reason] = Campaign.open(tmp_path / "out", data=tmp_path).unreadable(cells, keep=False).values()
+    assert "fetch the file again" in reason
+    damaged.chmod(0)
+    campaign = Campaign.open(tmp_path / "out", data=damaged)
+    try:
+        with as_nobody(tmp_path):
+            reasons = campaign.unreadable(cells, keep=False)
+    finally:
+        damaged.chmod(0o755)
+    assert list(reasons) == ["cifar10"]
+    assert f"{damaged}" in reasons["cifar10"]
+    assert "grant access" in reasons["cifar10"]
 
 
 def test_a_summary_without_its_numbers_is_named(finished: Campaign, tmp_path: Path) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from run_files import edit
 
 from daso.cli import main
+from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
+from daso.data.training_data import prepare_data
 from daso.files import read_rows, to_line
 from daso.report.compare import tables
 from daso.report.compare.groups import group_runs, read_runs
@@ -199,6 +205,9 @@ def add_class(run: Path, place: int) -> None:
                 data[name].insert(place, 7)
         data["class_names"] = [*data["class_names"][:place], "emu", *data["class_names"][place:]]
         data["images_fingerprints"] |= {"labeled": "more", "test": "renumbered"}
+        for images in data["class_fingerprints"].values():
+            if images:
+                images.insert(place, "of emus")
         data["test"] += 7
         classes.append(count)
 
@@ -236,6 +245,48 @@ def test_a_class_that_was_added_is_named_and_the_others_are_compared(
     assert main(["compare", *map(str, both), "--out", str(tmp_path / "out")]) == 0
     assert "class emu" in capsys.readouterr().out
     assert "emu" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_images_of_a_class_have_a_fingerprint_without_its_number(
+    make_image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = make_image_folder()
+    other = Path(shutil.copytree(first, tmp_path / "copy"))
+    for part in ("labeled", "val", "test"):
+        shutil.copytree(other / part / "red", other / part / "amber")
+        for image in (other / part / "amber").iterdir():
+            Image.open(image).rotate(90).save(image)
+    two = [
+        prepare_data(open_source(str(folder)), SplitOptions(), 0, torch.device("cpu"))
+        for folder in (first, other)
+    ]
+    for pool in ("holdout", "test"):
+        assert two[0].images_fingerprints[pool] != two[1].images_fingerprints[pool]
+        one, more = (data.class_fingerprints[pool] for data in two)
+        assert one is not None
+        assert more is not None
+        assert more[1:] == one
+        assert len(set(more)) == 4
+
+
+def test_a_copy_elsewhere_is_known_by_the_images_of_its_classes(both: tuple[Path, Path]) -> None:
+    shutil.copy(both[0] / "data.json", both[1] / "data.json")
+    add_class(both[1], 2)
+    edit(both[1] / "config.json", lambda config: config.update(source="/elsewhere/photos"))
+    for paths in (both, both[::-1]):
+        assert any("not all runs have the class emu" in text for text in compared(*paths).notes())
+
+    def other_images(data: Row) -> None:
+        data["class_fingerprints"]["test"][0] = "of other images"
+
+    edit(both[1] / "data.json", other_images)
+    assert len(group_runs(read_runs(both)[0])) == 2
+    # A copy of all classes is known by the whole, also where the run is older.
+    shutil.copy(both[0] / "data.json", both[1] / "data.json")
+    edit(both[1] / "data.json", lambda data: data.pop("class_fingerprints"))
+    shutil.copy(both[0] / "summary.json", both[1] / "summary.json")
+    shutil.copy(both[0] / "metrics.jsonl", both[1] / "metrics.jsonl")
+    assert len(compared(*both).setting.groups[0].runs) == 1
 
 
 def test_all_classes_in_another_order_are_compared_by_name(both: tuple[Path, Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import io
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from daso.errors import DasoError, OptionError, nearest
+from daso.errors import REFUSALS, DasoError, OptionError, nearest, refusal
 
 VERBS = {
     "demo": "Watch DASO learn the rare classes of a long-tailed data set, against two baselines.",
@@ -43,19 +42,6 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals that end a verb as Ctrl-C does, with a word on how to go on."""
-
-REFUSALS = {
-    errno.EACCES: "grant access to it and to the folders that it is in (chmod u+rwX)",
-    errno.EPERM: "grant access to it",
-    errno.ENAMETOOLONG: "shorten the name",
-    errno.ELOOP: "correct the symbolic link",
-    errno.EIO: "check the disk",
-    errno.ESTALE: "connect the network drive again",
-    errno.EROFS: "choose a place that can be written",
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-}
-"""What to do if the operating system refuses a path; any other error of it is a fault of daso."""
 
 
 class Ended(KeyboardInterrupt):
@@ -176,10 +162,9 @@ def _run(argv: Sequence[str]) -> int:
         print(f"daso: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
     except OSError as error:
-        if error.filename is None or error.errno not in REFUSALS:
+        if not (text := refusal(error)):
             raise
-        path, reason = os.fsdecode(error.filename), error.strerror
-        print(f"daso: {path}: {reason}; {REFUSALS[error.errno]}", file=sys.stderr)
+        print(f"daso: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         return stopped(interrupt)

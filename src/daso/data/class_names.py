@@ -104,22 +104,22 @@ def number_labels(
 def numbered_names(parts: Sequence[npt.NDArray[np.int64]], where: str) -> tuple[str, ...]:
     """Return the names of classes that are known by number only.
 
-    They are 0 to K - 1, or 1 to K if no label of any part is 0.
+    They are the numbers that occur in any part, by value.
     """
-    largest = max(int(labels.max(initial=-1)) for labels in parts)
-    images = sum(map(len, parts))
+    numbers = np.unique(np.concatenate(parts))
+    largest, images = int(numbers.max(initial=-1)), sum(map(len, parts))
     if largest > min(images, 100_000):
         what = f"the largest label is {largest}, with {images:,} images"
         raise DataError(f"{where}: {what}; {NUMBER_CLASSES}")
-    first = 0 if largest < 1 or any((labels == 0).any() for labels in parts) else 1
-    return tuple(map(str, range(first, largest + 1)))
+    return tuple(map(str, numbers[numbers >= 0].tolist()))
 
 
 def counted_from_zero(
     labels: npt.NDArray[np.int64], numbered: Sequence[str]
 ) -> npt.NDArray[np.int64]:
     """Return indices of the classes in ``numbered_names``; negative labels stay."""
-    return labels if numbered[:1] != ("1",) else np.where(labels > 0, labels - 1, labels)
+    places = np.searchsorted(np.array(numbered, dtype=np.int64), labels)
+    return np.where(labels < 0, labels, places)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -46,6 +46,7 @@ from daso.data.places import HUB, NAMES, is_named
 from daso.data.read_listing import checked_for_copies, read_listing
 from daso.data.source import Source
 from daso.errors import DataError, OptionError, named, nearest
+from daso.files import leads_somewhere
 
 USUAL_PLACES = {
     "fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"),),
@@ -227,7 +228,7 @@ def list_files(source: str, reading: Reading, classes: Collection[str] | None) -
             )
         return list_hub(source, download=reading.download)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not leads_somewhere(path):
         raise DataError(
             f"no such source: {source!r}; use an existing file or folder, or the name of a data "
             f"set ({', '.join(NAMES)}).{nearest(source, NAMES)}"

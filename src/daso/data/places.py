@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10", "semi-aves", "semi-aves-open")
@@ -22,4 +23,4 @@ def is_address(place: str) -> bool:
 
 def absolute_place(place: Path | str) -> str:
     """Make a path absolute; leave an address unchanged."""
-    return str(place) if is_address(str(place)) else str(Path(place).expanduser().resolve())
+    return str(place) if is_address(str(place)) else os.path.realpath(Path(place).expanduser())

@@ -90,7 +90,7 @@ def read_listing(listing: Listing, reading: Reading) -> Source:
 
 
 @dataclass
-class _Seen:
+class Seen:
     """What was seen of images.
 
     Attributes:
@@ -103,9 +103,10 @@ class _Seen:
     colored: list[str] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
 
-    def add(self, name: str, *, is_colored: bool, count: int = 1) -> None:
+    def add(self, name: str, *, is_colored: bool, count: int = 1, several: bool = False) -> None:
         self.count += count
         self.colored += [name] if is_colored else []
+        self.several += [name] if several else []
 
     def notes(self, listing: Listing) -> Iterator[str]:
         """Yield notes about images in color so few that they may be a mistake, and on pages."""
@@ -131,7 +132,7 @@ def decode_pools(
     There are no arrays if no image is readable. The last value are notes about the shape.
     """
     reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
-    seen = _Seen()
+    seen = Seen()
     with no_size_warnings():
         alike = _decode_alike(listing.pools, reading, reasons, seen)
         if alike is not None:
@@ -160,7 +161,7 @@ def _decode_in_cache(
     cache: Cache,
     layout: Layout,
     reasons: dict[str, Reasons],
-    seen: _Seen,
+    seen: Seen,
 ) -> dict[str, Decoded]:
     arrays: dict[str, Decoded] = {}
     for part, pool in pools.items():
@@ -217,7 +218,7 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 
 
 def _choose_layout(
-    listing: Listing, reading: Reading, reasons: dict[str, Reasons], seen: _Seen
+    listing: Listing, reading: Reading, reasons: dict[str, Reasons], seen: Seen
 ) -> tuple[Layout | None, tuple[str, ...]]:
     # With a cache only the labeled images decide, and some of the others whether there are colors,
     # so that not all files need to be opened; those that were labeled in the page do not, or every
@@ -269,7 +270,7 @@ def _decode_alike(
     pools: Mapping[str, EncodedImages],
     reading: Reading,
     reasons: dict[str, Reasons],
-    seen: _Seen,
+    seen: Seen,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode small images that all have the size of the first, in one pass; None: they have not."""
     if reading.size is not None or reading.cache is not None:
@@ -289,7 +290,7 @@ def _decode_alike(
     if memory_shortage(sum(map(len, pools.values())), (3, *shape)):
         return None
     found: dict[str, Reasons] = {part: {} for part in pools}
-    also_seen = _Seen()
+    also_seen = Seen()
     arrays = _decode_in_memory(pools, decode_picture, (1, *shape), found, also_seen)
     if arrays is not None:
         reasons.update(found)
@@ -302,7 +303,7 @@ def _decode_in_memory(
     decode: Callable[[Encoded], Picture],
     shape: tuple[int, int, int],
     reasons: dict[str, Reasons],
-    seen: _Seen,
+    seen: Seen,
 ) -> dict[str, npt.NDArray[np.uint8]] | None:
     """Decode all images; unreadable ones get a reason and undefined pixels.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class TrainingData:
         fingerprint: 16 hexadecimal digits that depend on the split and its labels.
         images_fingerprints: by pool, 16 hexadecimal digits that depend on its pixels, labels and
             order; None without a pool.
+        class_fingerprints: by pool of measured images, 16 digits for each class, which depend on
+            its images alone; None for a class without any.
         weak_versions: number of a vector's versions, after the plain one, that are weak views; the
             others are strong views.
         mirrorings: number of them that are embeddings of the mirrored image; they come first.
@@ -61,6 +63,7 @@ class TrainingData:
     split: Split
     fingerprint: str
     images_fingerprints: dict[str, str | None]
+    class_fingerprints: dict[str, list[str | None] | None] = field(default_factory=dict)
     weak_versions: int = 0
     mirrorings: int = 0
     journal: dict[str, Any] | None = None
@@ -128,6 +131,10 @@ def prepare_data(
         split=split,
         fingerprint=split.fingerprint(source.train.labels),
         images_fingerprints={name: _fingerprint(images[name]) for name in POOLS},
+        class_fingerprints={
+            name: _class_fingerprints(images[name], len(source.class_names))
+            for name in ("holdout", "test")
+        },
         journal=source.journal,
     )
 
@@ -185,3 +192,14 @@ def _fingerprint(part: DecodedImages | None) -> str | None:
     total.update(np.ascontiguousarray(part.digests).data)
     total.update(np.ascontiguousarray(part.labels).data)
     return total.hexdigest()
+
+
+def _class_fingerprints(part: DecodedImages | None, num_classes: int) -> list[str | None] | None:
+    if part is None:
+        return None
+    order = np.lexsort(part.digests.T)
+    digests, labels = part.digests[order], part.labels[order]
+    return [
+        hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest() if len(rows) else None
+        for rows in (digests[labels == k] for k in range(num_classes))
+    ]

@@ -134,7 +134,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, X_unlabeled: Any = None) -> DASOClassifier:
         """Train on labeled and unlabeled rows.
 
-        If there are no unlabeled rows, the labeled ones are used in their place.
+        If there are no unlabeled rows, the labeled ones are used in their place. If it fails, the
+        estimator stays as it was.
 
         Args:
             X: images or features, (N, ...); or a list of Pillow images of one size.
@@ -146,6 +147,16 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 option is unknown or out of range.
             RunError: the training diverged.
         """
+        before = dict(vars(self))
+        try:
+            self._fit(X, y, X_unlabeled)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    def _fit(self, X: Any, y: Any, X_unlabeled: Any) -> None:
         rows = self._read(X, reset=True)
         classes, codes = read_labels(y, type(self).__name__)
         check_consistent_length(rows, codes)
@@ -195,7 +206,6 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         probs = self._probabilities(unlabeled)
         self.pseudo_labels_ = classes[probs.argmax(1)]
         self.pseudo_label_confidence_ = probs.max(1)
-        return self
 
     def decision_function(self, X: Any) -> Array:
         """Return the logits, float64 (N, K); for two classes their difference, (N,)."""

@@ -21,7 +21,7 @@ from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
 from daso.export.seal import is_intact
-from daso.files import read_json
+from daso.files import leads_somewhere, read_json
 from daso.nets.network import Network, Precision
 from daso.train.calibration import read_calibration
 from daso.train.config import RunConfig
@@ -62,7 +62,7 @@ def load(
     path = Path(path)
     if precision is not None:
         check_choice("precision", precision, get_args(Precision))
-    is_file = path.is_file()
+    exists, is_file = leads_somewhere(path), path.is_file()
     if path.suffix == ".onnx" and is_file:
         if precision == "bfloat16":
             raise OptionError(f"{path}: an .onnx file computes in float32, not in bfloat16")
@@ -82,7 +82,7 @@ def load(
         _tell_calibration(facts, warn)
     elif path.is_dir():
         model, facts = load_run(path, choose_device(device), warn, encoder)
-    elif path.exists():
+    elif exists:
         raise RunError(f"{path} is neither a run folder nor an .onnx or .safetensors file")
     else:
         raise RunError(f"{path} does not exist")

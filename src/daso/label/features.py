@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from daso.data.images.decode import decode, read_header
+from daso.data.images.decode import Picture, decode_picture, read_header
 from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.data.images.layout import Layout, choose_layout
+from daso.data.read_listing import Seen
 from daso.errors import DataError, RunError
 from daso.files import make_folder, read_arrays, save_arrays
 from daso.label.images import Embedding, Flags, Images, Progress
@@ -127,10 +128,11 @@ def embed(images: Images, encoder: Encoder, progress: Progress | None = None) ->
     count, done = len(images), 0
     spread = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ROWS])
     bad: list[int] = []
+    seen = Seen()
 
     def rows(chosen: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         nonlocal done
-        for numbers, pixels, readable in _decoded(images, encoder.layout, chosen):
+        for numbers, pixels, readable in _decoded(images, encoder.layout, chosen, seen):
             bad.extend(numbers[~readable].tolist())
             if readable.any():
                 with torch.no_grad():
@@ -150,30 +152,35 @@ def embed(images: Images, encoder: Encoder, progress: Progress | None = None) ->
     rest = np.setdiff1d(np.arange(count), spread)
     for numbers, found in itertools.chain(parts, rows(rest)):
         features[numbers] = project(found).numpy()
-    return Embedding(features, encoder.kind, tuple(sorted(bad)))
+    notes = tuple(seen.notes(images.listing))
+    return Embedding(features, encoder.kind, tuple(sorted(bad)), notes)
 
 
 def _decoded(
-    images: Images, layout: Layout, chosen: npt.NDArray[np.int64]
+    images: Images, layout: Layout, chosen: npt.NDArray[np.int64], seen: Seen | None = None
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], Flags]]:
     """Yield some images at a time: numbers, pixels (n, C, H, W), and which could be read."""
     channels = layout.channels or 3
     shape = channels, layout.height, layout.width
 
-    def one(number: int) -> npt.NDArray[np.uint8] | None:
+    def one(number: int) -> Picture | None:
         try:
-            pixels = decode(images.read(number), channels=channels, size=layout.square)
+            found = decode_picture(images.read(number), channels=channels, size=layout.square)
         except (DataError, OSError):
             return None
-        return pixels if pixels.shape == shape else None
+        return found if found.pixels.shape == shape else None
 
     with no_size_warnings(), ThreadPoolExecutor(WORKERS) as executor:
         for at in range(0, len(chosen), BATCH):
             numbers = chosen[at : at + BATCH]
             found = list(executor.map(one, numbers.tolist()))
-            readable = np.array([pixels is not None for pixels in found])
+            for number, picture in zip(numbers.tolist(), found, strict=True):
+                if picture is not None and seen is not None:
+                    name, is_colored = images.name(number), not picture.grey
+                    seen.add(name, is_colored=is_colored, several=picture.several)
+            readable = np.array([picture is not None for picture in found])
             empty = np.zeros(shape, dtype=np.uint8)
-            yield numbers, np.stack([empty if p is None else p for p in found]), readable
+            yield numbers, np.stack([empty if p is None else p.pixels for p in found]), readable
 
 
 def cached(
@@ -196,11 +203,12 @@ def cached(
         arrays, about = read_arrays(path, "features")
         if about["key"] == key:
             unreadable = tuple(map(int, about["unreadable"]))
-            return Embedding(arrays["features"], encoder.kind, unreadable)
+            notes = tuple(map(str, about.get("notes", ())))
+            return Embedding(arrays["features"], encoder.kind, unreadable, notes)
     except (OSError, KeyError, ValueError, TypeError):
         pass  # there is none, or it is damaged
     embedding = embed(images, encoder, progress)
-    about = {"key": key, "unreadable": embedding.unreadable}
+    about = {"key": key, "unreadable": embedding.unreadable, "notes": embedding.notes}
     try:
         make_folder(path.parent)
         save_arrays(path, {"features": embedding.features}, "features", about)

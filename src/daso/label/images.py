@@ -15,6 +15,7 @@ from daso.errors import DataError
 
 if TYPE_CHECKING:
     from daso.data.labeling import LabelingData
+    from daso.data.listing import Listing
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
@@ -36,11 +37,13 @@ class Embedding:
         features: float16 or float32, (N, d), of mean square about 1; 0 where there are none.
         kind: where they come from, in words for the page.
         unreadable: images that cannot be decoded.
+        notes: what reading all images has shown.
     """
 
     features: Floats
     kind: str
     unreadable: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Images:
@@ -67,6 +70,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def listing(self) -> Listing:
+        return self._data.listing
 
     def place(self, image: int) -> tuple[str, int]:
         """Return the part of an image and its index there.

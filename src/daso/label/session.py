@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the page opens without torch
 
 REFIT_AFTER = 20
 """Decisions after which the head is fitted again."""
-KEYS = "1234567890abcdehijklmopqrtvwxyz"
+KEYS = "1234567890abcdehijklmopqrtwxyz"
 """Keys of the classes, in order; the other letters are commands of the page."""
 
 
@@ -291,7 +291,11 @@ class Session:
                 if self._decisions.labels[image] == SORTED:
                     what = f"image {image} was sorted into the folder of its class"
                     raise OptionError(f"{what}; decide about the file there")
-            checksums = [self.images.checksum(image) for image in left]
+            try:
+                checksums = [self.images.checksum(image) for image in left]
+            except DataError as error:
+                cure = "restore the file, or skip the image (in Confirm a class, click it away)"
+                raise DataError(f"{error}; {cure}") from error
             with self._lock:
                 decisions, advice = self._decisions, self._adviser.advice
                 values = [

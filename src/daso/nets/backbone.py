@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from daso.errors import OptionError, RunError, first_line
-from daso.files import make_folder, read_json, save_json, write_atomically
+from daso.errors import OptionError, RunError, first_line, refusal
+from daso.files import leads_somewhere, make_folder, read_json, save_json, write_atomically
 from daso.nets.encoders import Encoder
 from daso.nets.network import Interpolation
 
@@ -112,9 +112,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"safetensors only. If you trust it, convert it: python -m daso.nets.convert {path}"
         )
     try:
+        leads_somewhere(path)  # safetensors calls whatever it cannot open "no such file"
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise OptionError(f"cannot read weights from {path}: {error}") from error
+        reason = refusal(error) if isinstance(error, OSError) else ""
+        raise OptionError(f"cannot read weights from {reason or f'{path}: {error}'}") from error
 
 
 def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], Encoder]) -> Backbone:

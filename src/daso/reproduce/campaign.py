@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from daso.data.open import USUAL_PLACES, open_source
+from daso.data.places import absolute_place
 from daso.data.source import Source
-from daso.errors import DasoError, DataError, InUseError, OptionError, RunError
+from daso.errors import DasoError, DataError, InUseError, OptionError, RunError, explained
 from daso.files import Row, make_folder, read_json, remove_leftovers, save_json
 from daso.presets.benchmarks import PRESETS
 from daso.report.results import append_row, has_row, result_row
@@ -130,7 +131,8 @@ class Campaign:
     def with_absolute_paths(self) -> Campaign:
         """Return the same campaign for a process in another folder."""
         data, weights = (
-            None if path is None else path.resolve() for path in (self.data, self.weights)
+            None if path is None else Path(absolute_place(path))
+            for path in (self.data, self.weights)
         )
         return replace(self, folder=self.folder.resolve(), data=data, weights=weights)
 
@@ -199,10 +201,23 @@ class Campaign:
                 return self._run(cell, watch, stop)
         except InUseError as error:
             return Outcome("in use", str(error))
-        except DasoError as error:
-            return Outcome("failed", str(error))
         except Exception as error:  # such as too little memory: the other cells go on
-            return Outcome("failed", f"{type(error).__name__}: {error}")
+            return Outcome("failed", explained(error))
+
+    def unreadable(self, cells: Sequence[Cell], *, keep: bool) -> dict[str, str]:
+        """Open the sources of cells; return which cannot be opened, and why.
+
+        With *keep*, what was read stays in memory for the cells that this process runs.
+        """
+        reasons = {}
+        for name in dict.fromkeys(PRESETS[cell.preset].source for cell in cells):
+            try:
+                _open(name, self.data)
+            except (DasoError, OSError) as error:
+                reasons[name] = explained(error)
+            if not keep:
+                _open.cache_clear()
+        return reasons
 
     def _run(self, cell: Cell, watch: Watch, stop: Callable[[], bool]) -> Outcome:
         config, folder = self.configure(cell), self.folder_of(cell)

@@ -16,7 +16,7 @@ from daso.data.images.pool import Pool
 from daso.data.journal.apply import read_journal
 from daso.data.listing import Reading
 from daso.data.open import open_with
-from daso.data.places import NAMES, is_address, is_named
+from daso.data.places import NAMES, absolute_place, is_address, is_named
 from daso.data.source import Source
 from daso.data.training_data import TrainingData
 from daso.errors import DataError, RunError, typed
@@ -53,6 +53,7 @@ def describe_data(
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,
         "images_fingerprints": data.images_fingerprints,
+        "class_fingerprints": data.class_fingerprints,
         **({} if data.journal is None else {"journal": data.journal}),
         **({} if backbone is None else {"backbone": backbone.describe()}),
         **({} if recipe is None else {"method": recipe.describe()}),
@@ -119,7 +120,7 @@ def read_config(folder: Path, data: Path | None, device: str | None = None) -> R
         where = f"the run's images are not at {config.source}"
         raise DataError(f"{where}; name their present place with --data")
     if data is not None:
-        place = str(data.resolve())
+        place = absolute_place(data)
         if config.source in NAMES or (config.data is not None and data.is_dir()):
             config = replace(config, data=place)
         else:

@@ -32,6 +32,7 @@ from daso.cli.prediction.stream import predict_inputs
 from daso.cli.terminal.counters import notice, tell
 from daso.cli.terminal.tables import progress_bar
 from daso.data.images.decode import SUFFIXES
+from daso.data.places import absolute_place
 from daso.errors import DataError, OptionError, how_many
 from daso.evaluate.metrics import Array
 from daso.evaluate.prior import doubts, shift
@@ -102,7 +103,7 @@ def classify(command: PredictCommand) -> int:
     inputs = Inputs(command.images)
     if command.out is not None:
         check_output(command.out)
-        if command.out.resolve() in map(Path.resolve, map(Path, inputs.places)):
+        if absolute_place(command.out) in map(absolute_place, inputs.places):
             raise OptionError(f"{command.out} is what is read; write to another file")
     from daso.export.loading import load
     from daso.train.allocator import keep_freed_memory

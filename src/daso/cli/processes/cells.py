@@ -14,7 +14,7 @@ from daso.cli.processes.workers import Workers
 from daso.cli.terminal.counters import tell
 from daso.cli.terminal.follow import follow, view_of
 from daso.cli.terminal.tables import make_table, wide_console
-from daso.errors import OptionError, RunError, nearest
+from daso.errors import OptionError, RunError, how_many, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
 from daso.report.figures.draw import draw_figures
@@ -103,6 +103,12 @@ def run_all(
             failed.append(f"{cell}: {error}")
     done = len(cells) - len(incomplete)
     tell(f"{_counted(campaign, cells)}, {done} of them complete")
+    for source, reason in campaign.unreadable(incomplete, keep=jobs == 1).items():
+        lost = [cell for cell in incomplete if PRESETS[cell.preset].source == source]
+        incomplete = [cell for cell in incomplete if cell not in lost]
+        runs = f"{how_many(len(lost), 'run')} of {source}"
+        failed.append(f"{runs}, see above")
+        tell(f"{runs} cannot start: {reason}")
 
     def report(cell: Cell, outcome: Outcome) -> None:
         nonlocal done

@@ -9,19 +9,20 @@ from daso.cli.terminal.parse import Argument
 from daso.constraints import Checked
 from daso.data.places import absolute_place
 from daso.errors import DataError, RunError, flag
+from daso.files import leads_somewhere
 
 
 def check_run_folder(name: str, folder: Path) -> None:
     """Raise a ``RunError`` if a folder has no configuration."""
-    if not (folder / "config.json").exists():
-        reason = "it has no config.json" if folder.exists() else "it does not exist"
+    if not leads_somewhere(folder / "config.json"):
+        reason = "it has no config.json" if leads_somewhere(folder) else "it does not exist"
         reason = "it is a file" if folder.is_file() else reason
         raise RunError(f"{folder} is not a run folder: {reason}")
 
 
 def check_folder(name: str, folder: Path) -> None:
     """Raise a ``DataError`` if a folder does not exist."""
-    if not folder.expanduser().is_dir():
+    if not (leads_somewhere(folder) and folder.expanduser().is_dir()):
         raise DataError(f"{flag(name)} {folder}: no such folder; check the path")
 
 

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
+from rich.text import Text
 
 from daso.errors import how_many
 from daso.report.wording import POOLS, of_classes, percent
 
+WIDEST = 10_000
+"""Characters of a line of a table, at most."""
 ROWS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -27,11 +31,21 @@ ROWS = {
 
 
 def wide_console(least: int = 100) -> Console:
-    """Return a console for tables, at least *least* columns wide even outside a terminal.
+    """Return a console for tables, as wide as the terminal, or *least* columns outside one.
 
     A class called ``:cat:`` stays a word.
     """
-    return Console(width=max(least, Console().width), emoji=False)
+    console = Console(emoji=False)
+    if not console.is_terminal:
+        console.width = max(least, console.width)
+    return console
+
+
+def print_text(*lines: str) -> None:
+    """Print lines, which a terminal shows broken between words."""
+    console = Console(emoji=False, markup=False, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def error_console() -> Console:
@@ -46,14 +60,31 @@ def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
     return Progress(*columns, console=console, disable=hidden, transient=True)
 
 
+class FittingTable(Table):
+    """A table that is shown row by row, a cell a line, where its longest words do not fit."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least = self.__rich_measure__(console, options.update(width=WIDEST)).minimum
+        if least <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        yield Text.from_markup(f"{self.title or ''}\n")
+        for name, *cells in zip(*(column.cells for column in self.columns), strict=True):
+            yield Text.from_markup(f"[bold]{name}[/bold]")
+            for column, cell in zip(self.columns[1:], cells, strict=True):
+                if cell:
+                    text = Text.from_markup(f"{column.header}: {cell}".replace("\n", " "))
+                    yield Padding(text, (0, 0, 0, 2))
+
+
 def make_table(
     columns: Iterable[str], title: str | None = None, *, left: int = 1, **look: Any
 ) -> Table:
     """Return an empty table; its *left* first columns are aligned to the left, others to the right.
 
-    Nothing is cut: what is too wide takes several lines.
+    Nothing is cut: what is too wide takes several lines. See also ``FittingTable``.
     """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, **look)
+    table = FittingTable(title=title, title_justify="left", box=SIMPLE_HEAD, **look)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place < left else "right", overflow="fold")
     return table

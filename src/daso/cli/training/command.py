@@ -24,6 +24,7 @@ from daso.cli.terminal.parse import (
 from daso.compose import Recipe
 from daso.data.places import NAMES, is_named
 from daso.errors import DataError, OptionError, Range, flag
+from daso.files import leads_somewhere
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.layers import take
 from daso.track import Kind
@@ -189,7 +190,7 @@ def _source(command: TrainCommand, run: RunConfig | None) -> str:
 
 
 def _check_source(source: str) -> None:
-    if is_named(source) or source in PRESETS or Path(source).expanduser().exists():
+    if is_named(source) or source in PRESETS or leads_somewhere(Path(source)):
         return
     hint = meant(source, NAMES)
     raise (OptionError if hint else DataError)(

@@ -17,8 +17,8 @@ from daso.train.folder.lock import free_folder
 SHOWN = ("method", "runs", "balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
 """Columns of the table in the terminal; the files have all."""
 HIDDEN = ("p (t test)", "p (sign flips)")
-WIDEST_NAME, WIDEST_HEAD, WIDEST = 36, 16, 10_000
-"""Characters of a line of a method's name, of a column's name, and of a table, at most."""
+WIDEST_NAME, WIDEST_HEAD = 36, 16
+"""Characters of a line of a method's name and of a column's name, at most."""
 MOST_CLASSES = 20
 """With more, differences by class are in the files only."""
 
@@ -41,16 +41,16 @@ class CompareCommand:
 
 
 def _print_table(rows: list[list[str]], columns: Sequence[str], title: str, left: int = 1) -> None:
-    """Print some columns; no cell is cut, however wide the table.
+    """Print some columns; no cell is cut.
 
     In a terminal, long names of methods and columns take several lines, which begin with a part.
+    Elsewhere each row is a line, however long.
     """
     from rich.markup import escape
-    from rich.measure import Measurement
 
-    from daso.cli.terminal.tables import make_table, wide_console
+    from daso.cli.terminal.tables import WIDEST, make_table, wide_console
 
-    console = wide_console()
+    console = wide_console(WIDEST)
     shown = [place for place, name in enumerate(rows[0]) if name in columns]
     head, *body = ([escape(row[place]) for place in shown] for row in rows)
     if console.is_terminal:
@@ -59,10 +59,6 @@ def _print_table(rows: list[list[str]], columns: Sequence[str], title: str, left
     table = make_table(head, escape(title), left=left)
     for row in body:
         table.add_row(*row)
-    for column in table.columns:
-        column.no_wrap = True
-    widest = console.options.update(width=WIDEST)
-    console.width = max(console.width, Measurement.get(console, widest, table).maximum)
     console.print(table)
 
 
@@ -78,6 +74,7 @@ def _in_lines(name: str, width: int) -> str:
 
 def run(command: CompareCommand) -> None:
     """Compare the runs."""
+    from daso.cli.terminal.tables import print_text
     from daso.report.compare import tables
     from daso.report.compare.groups import group_runs, read_runs
     from daso.report.compare.page import to_html
@@ -119,6 +116,6 @@ def run(command: CompareCommand) -> None:
             if len(rows := one.class_table()) <= MOST_CLASSES + 1:
                 _print_table(rows, rows[0], "recall per class, in %")
         for note in one.notes()[1:]:
-            print(f"note: {note}")
+            print_text(f"note: {note}")
         print()
     print(*(out / name for name in files), sep="\n")

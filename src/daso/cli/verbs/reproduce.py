@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument, parse
 from daso.errors import OptionError, Range
+from daso.files import leads_somewhere
 from daso.track import Kind, check_installed
 
 FIGURES = "figures"
@@ -83,8 +84,8 @@ def run(argv: Sequence[str]) -> int:
     command = parse(ReproduceCommand, argv, "daso reproduce")
     tables, seeds = _split(command.tables), command.seed_numbers()
     check_installed(command.track)
-    if command.weights is not None and not command.weights.is_file():
-        raise OptionError(f"--weights {command.weights} does not exist")
+    if command.weights is not None and not leads_somewhere(command.weights):
+        raise OptionError(f"--weights {command.weights} does not exist; check the path")
     if command.engine is None and (command.engine_options or command.wait):
         raise OptionError("--engine-options and --wait need --engine")
     if not tables:
@@ -139,5 +140,5 @@ def run(argv: Sequence[str]) -> int:
     show(campaign, parts)
     for names, what in ((busy, "left to other processes that run them"), (left, "not done")):
         if names:
-            tell("\n  ".join([f"{len(names)} {what}:", *names]))
+            tell("\n  ".join([f"{what}:", *names]))
     return 1 if left else 0

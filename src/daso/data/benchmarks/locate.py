@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from daso.errors import DataError
+from daso.files import leads_somewhere
 
 
 def find_folder(
@@ -19,7 +20,7 @@ def find_folder(
     for candidate in (folder, folder / subfolder):
         if all(has(candidate, name) for name in names):
             return candidate
-    if not folder.is_dir():
+    if not (leads_somewhere(folder) and folder.is_dir()):
         raise DataError(f"{folder}: no such folder")
     nearer = folder / subfolder if (folder / subfolder).is_dir() else folder
     missing = ", ".join(name for name in names if not has(nearer, name))

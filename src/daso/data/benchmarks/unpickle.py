@@ -41,7 +41,9 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
     # A damaged pickle raises nearly anything: EOFError, KeyError, UnpicklingError, MemoryError.
     except Exception as error:
         reason = error or type(error).__name__
-        raise DataError(f"{where}: not a readable pickle: {reason}") from error
+        raise DataError(
+            f"{where}: not a readable pickle: {reason}; fetch the file again"
+        ) from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: must be a pickled dictionary, found {type(value).__name__}")
     loaded: dict[str, object] = {}

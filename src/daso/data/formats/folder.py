@@ -24,6 +24,7 @@ from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import JOURNAL, Listing, is_hidden
 from daso.data.part_names import part_called, part_meant, splits_by_part
+from daso.data.places import absolute_place
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -202,7 +203,7 @@ def _find_parts(
             if part_called(entry.name):
                 raise DataError(f"{entry} {LEADS_NOWHERE}")
         inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
-        named = {Path(place).resolve() for place in places.values()}
+        named = {Path(absolute_place(place)) for place in places.values()}
         elsewhere = [
             name
             for name in subfolders(folder)

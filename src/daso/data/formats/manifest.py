@@ -145,8 +145,9 @@ def _path_inside(
 ) -> tuple[Path, str]:
     """Return the path of a row, with and without links; refuse one that leads out of *top*."""
     shown = text[:SHOWN]
-    path = folder / text
     try:
+        # A system that takes names for ASCII has those of other letters as their bytes.
+        path = folder / os.fsdecode(text.encode("utf-8", "surrogateescape"))
         parent = real_folder(str(path.parent))
         real = os.path.join(parent, path.name)  # noqa: PTH118 - a million rows: strings are faster
         if path.name in ("", "..") or os.path.islink(real):  # noqa: PTH114

@@ -116,9 +116,10 @@ def decode(
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image, uint8 (C, H, W), and whether it comes with further frames or pages."""
+    """A decoded image, uint8 (C, H, W), and what its header said; see ``ImageHeader``."""
 
     pixels: npt.NDArray[np.uint8]
+    grey: bool
     several: bool
 
 
@@ -127,10 +128,11 @@ def decode_picture(
 ) -> Picture:
     """Decode one image, and tell whether it was the only one; see ``decode``."""
     with _opened(source) as image:
+        grey = _is_grey(image)
         if size is not None:
             _reduce(image, size / min(image.size))
         pixels = to_pixels(image, channels=channels, size=size)
-        return Picture(pixels, _holds_several(image))
+        return Picture(pixels, grey, _holds_several(image))
 
 
 def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:

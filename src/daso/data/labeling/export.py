@@ -13,7 +13,7 @@ from daso.data.journal.entries import Journal
 from daso.data.labeling.opened import LabelingData
 from daso.data.listing import Listing
 from daso.errors import DataError, OptionError, problems, typed
-from daso.files import csv_text, printable, write_atomically
+from daso.files import csv_text, printable, write_text
 
 SPLITS = {"train": "", "unlabeled": "", "validation": "val", "test": "test"}
 
@@ -90,7 +90,14 @@ def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             f"{out}: class {listed(lost)} would be read back as a missing label; rename it: label "
             "its images anew"
         )
-    names = ((row[0], printable(row[0])) for row in rows)
-    if bad := [(shown, "is not UTF-8") for name, shown in names if name != shown]:
+    if bad := [(printable(row[0]), "is not UTF-8") for row in rows if not _is_utf8(row[0])]:
         raise DataError(problems(bad, f"{out}: names that a CSV file cannot hold", "Rename them"))
-    write_atomically(out, csv_text(columns, rows, quoting=csv.QUOTE_ALL).encode())
+    write_text(out, csv_text(columns, rows, quoting=csv.QUOTE_ALL))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return False
+    return True

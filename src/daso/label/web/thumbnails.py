@@ -87,9 +87,10 @@ def encode(source: Path | bytes, side: int) -> Picture:
 
 def placeholder(name: str, reason: str) -> Picture:
     """Return a picture that says in words why there is none."""
-    lines = ["This image cannot be shown", *_wrapped(name), *_wrapped(reason)]
+    cure = "Restore its file, or skip the image."
+    lines = ["This image cannot be shown", *_wrapped(name), *_wrapped(reason), cure]
     rows = "".join(
-        f'<text x="160" y="{165 + 24 * row}" class="{"first" if row == 0 else ""}">'
+        f'<text x="160" y="{165 + 21 * row}" class="{"first" if row == 0 else ""}">'
         f"{escape(line)}</text>"
         for row, line in enumerate(lines)
     )

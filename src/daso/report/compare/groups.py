@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from daso.errors import RunError, named_key, typed
-from daso.files import flatten, printable
+from daso.files import flatten, leads_somewhere, printable
 from daso.report.compare.shared_classes import (
     FEWEST_SHARED,
     limit_run,
+    same_images,
     shared_names,
     whole_data,
 )
 from daso.report.data_changes import describe_changes
-from daso.report.runs import RunFolder, at, read_run
+from daso.report.runs import RunFolder, read_run
 from daso.report.wording import POOLS
 
 PairKey = tuple[int, str]
@@ -88,8 +89,8 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = dict.fromkeys(_below(path))
         if not below:
-            reason = "is not a run folder and contains none" if path.exists() else "does not exist"
-            raise RunError(f"{path} {reason}")
+            reason = "is not a run folder and contains none"
+            raise RunError(f"{path} {reason if leads_somewhere(path) else 'does not exist'}")
         found |= below
     return list(found)
 
@@ -141,11 +142,10 @@ def _options(run: RunFolder) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in IGNORED_OPTIONS}
 
 
-def _data_values(run: RunFolder, source: str | None = None) -> dict[str, Any]:
+def _data_values(run: RunFolder, source: str) -> dict[str, Any]:
     values = flatten({name: run.config.get(name) for name in DATA_OPTIONS})
-    values["source"] = source or values["source"]
     measured_on = f"{POOLS[run.summary['measured_on']]} images"
-    return {**values, "classes": run.class_names, "measured on": measured_on}
+    return {**values, "source": source, "classes": run.class_names, "measured on": measured_on}
 
 
 def _text(values: dict[str, Any], names: Sequence[str]) -> str:
@@ -164,16 +164,13 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
     Runs of a setting whose classes differ are compared over those that all of them have.
     """
     by_data: dict[str, tuple[dict[str, Any], list[RunFolder]]] = {}
-    sources: dict[str, str] = {}
+    firsts: list[RunFolder] = []
     for run in runs:
-        measured = at(run.data, "images_fingerprints", str(run.measured_on))
         # A copy of a data set, with more labels perhaps, is measured on the same images.
-        source = (
-            run.config["source"]
-            if measured is None
-            else sources.setdefault(measured, run.config["source"])
-        )
-        values = _data_values(run, source)
+        first = next((one for one in firsts if same_images(one, run)), run)
+        if first is run:
+            firsts.append(run)
+        values = _data_values(run, first.config["source"])
         by_data.setdefault(json.dumps(values, sort_keys=True), (values, []))[1].append(run)
     parts = _joined(list(by_data.values()))
     described = [values for values, *_ in parts]
@@ -189,7 +186,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
             f"not compared with {other.title}, of other classes or measured on other images: "
             f"{'; '.join(told)}"
             for other in settings
-            if _data_values(other.first) | either == values  # only source or classes differ
+            if _data_values(other.first, "") | either == values  # only source or classes differ
             and (told := describe_changes(whole_data(other.first), whole_data(members[0])))
         ]
         settings.append(_setting(title, members, notes))

@@ -39,6 +39,26 @@ def shared_names(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
     return [name for name in first if name in second]
 
 
+def same_images(first: RunFolder, second: RunFolder) -> bool:
+    """Whether two runs are measured on the same images, at least those of the classes of both."""
+    pool = str(first.measured_on)
+    if pool != second.measured_on:
+        return False
+    one, other = (_images_by_class(run, pool) for run in (first, second))
+    shared = shared_names([*one], [*other])
+    images = [one[name] for name in shared if one[name] is not None]
+    if len(images) >= FEWEST_SHARED and all(one[name] == other[name] for name in shared):
+        return True
+    whole = [at(run.data, "images_fingerprints", pool) for run in (first, second)]
+    return whole[0] is not None and whole[0] == whole[1]
+
+
+def _images_by_class(run: RunFolder, pool: str) -> Row:
+    values = at(run.data, "class_fingerprints", pool)  # older runs have none
+    names = run.data["class_names"] if isinstance(values, list) else []
+    return dict(zip(names, values or (), strict=False))
+
+
 def limit_run(run: RunFolder, names: Sequence[Any]) -> LimitedRun:
     """Return what a run says of some of its classes, named as in ``data.json``.
 

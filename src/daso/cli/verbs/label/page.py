@@ -14,7 +14,7 @@ from daso.cli.terminal.counters import embedding_progress, tell
 from daso.cli.verbs.label.command import LabelCommand
 from daso.data.places import is_named
 from daso.errors import DataError, OptionError, flag
-from daso.files import Row
+from daso.files import Row, leads_somewhere
 
 if TYPE_CHECKING:  # wrong options need no torch
     from daso.data.journal import Journal
@@ -76,7 +76,7 @@ def placed(command: LabelCommand) -> Place:
         base = None if config.data is None else Path(config.data)
         own, arguments = dict(config.folders), ("--like", str(path), *words)
         return Place(config.source, own, base, config.size, path, arguments, network, rounds)
-    if not path.exists():
+    if not leads_somewhere(path):
         raise DataError(f"{source}: no such file or folder; check the path")
     options = (word for name, place in given.items() for word in (flag(name), place))
     # Images that the page cannot read are left out of its trainings too.
@@ -109,8 +109,15 @@ def label(place: Place, data: LabelingData, journal: Journal, command: LabelComm
         f"{len(there['classes'])} classes"
     )
 
+    told: set[str] = set()
+
     def compute(run: Path | None, progress: Progress) -> Embedding:
-        return _features(images, run, place, progress, named)
+        embedding = _features(images, run, place, progress, named)
+        for note in embedding.notes:
+            if note not in told:
+                told.add(note)
+                tell(f"note: {note}")
+        return embedding
 
     preparation = Preparation(session, compute, tell)
     preparation.start(start)

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from daso.catalog import ADDITIONS, METHODS, outline
 from daso.cli.terminal.parse import Argument, plain_text
-from daso.cli.terminal.tables import make_table, wide_console
+from daso.cli.terminal.tables import make_table, print_text, wide_console
 from daso.compose import Recipe
 from daso.errors import OptionError, flag
 
@@ -144,8 +144,8 @@ def _print_all(described: dict[str, Any]) -> None:
     console = wide_console(120)
     console.print(parts)
     console.print(compositions)
-    print("Not possible:", *_refusals(refused), sep="\n  ")
-    print("\ndaso methods NAME shows hyper-parameters; NAME may be composed: fixmatch+la+daso")
+    print_text("Not possible:", *(f"  {line}" for line in _refusals(refused)))
+    print_text("\ndaso methods NAME shows hyper-parameters; NAME may be composed: fixmatch+la+daso")
 
 
 def _refusals(refused: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -160,9 +160,9 @@ def _refusals(refused: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 def _print_method(described: dict[str, Any]) -> None:
     for part in described["parts"]:
-        print(f"{part['class']} ({part['kind']}): {part['description']}")
+        print_text(f"{part['class']} ({part['kind']}): {part['description']}")
         if part["paper"]:
-            print(f"  {part['paper']}")
+            print_text(f"  {part['paper']}")
     table = make_table(("option", "default", "part", "what it is"), left=4)
     for parameter in described["hyperparameters"]:
         default = "computed" if parameter["default"] is None else str(parameter["default"])

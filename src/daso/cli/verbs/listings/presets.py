@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from rich.table import Table
 
 from daso.cli.terminal.parse import Argument
-from daso.cli.terminal.tables import make_table, wide_console
+from daso.cli.terminal.tables import make_table, print_text, wide_console
 from daso.data.longtail import Indices
 from daso.errors import OptionError
 from daso.presets.benchmarks import PRESETS, Preset, meant
@@ -86,17 +86,17 @@ def _print_one(preset: Preset, method: str) -> None:
             value = ", ".join(f"{number:,} {what}" for what, number in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value)) or "none"
-        print(f"{key:<24} {'those of the source' if value is None else value}")
+        print_text(f"{key:<24} {'those of the source' if value is None else value}")
     if preset.pretrained:
-        print(f"{'weights':<24} ImageNet's in the paper: --weights FILE; random without")
-    print(f"\ntraining of {training['training_of']}, and who decides each value:")
+        print_text(f"{'weights':<24} ImageNet's in the paper: --weights FILE; random without")
+    print_text(f"\ntraining of {training['training_of']}, and who decides each value:")
     for group, items in training["resolved"].items():
         print(f"\n{group}")
         for name, item in items.items():
             value = item["value"]
             shown = f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
-            print(f"  {name:<22} {shown:<16} {item['decided_by']}")
-    print(
+            print_text(f"  {name:<22} {shown:<16} {item['decided_by']}")
+    print_text(
         f"\ndaso train {preset.name} --method {method}; options on the command line override "
         "these values"
     )
@@ -150,7 +150,7 @@ def run(command: PresetsCommand) -> None:
             print(json.dumps([describe(preset) for preset in PRESETS.values()], indent=1))
             return
         wide_console(145).print(_table())
-        print("own: images of the source. tables: those of the DASO paper with the setting.")
+        print_text("own: images of the source. tables: those of the DASO paper with the setting.")
         return
     if command.name not in PRESETS:
         raise OptionError(f"unknown preset {command.name!r}.{meant(command.name)}")

@@ -121,7 +121,7 @@ export class Confirm {
     const wrong = this.grid.chosen.size, right = this.grid.items.length - wrong, next = this.next();
     this.actions.replaceChildren(
       tool("check", [right ? `Confirm ${right} as ` : "None of them is ", h("bdi", {}, this.label)], "Enter", () => this.enter(), { class: "primary" }),
-      h("span", { class: "note", role: "status" }, wrong ? `${count(wrong)} clicked away; they stay undecided` : ""),
+      h("span", { class: "note" }, wrong ? `${count(wrong)} clicked away; they stay undecided` : ""),
       tool("like", "More like this", "F", () => this.app.like()),
       tool("undo", "Undo", "U", () => this.app.undo(), { disabled: !store.state?.undoable }),
       ...(next ? [tool("skip", ["Next: ", h("bdi", {}, next)], "S", () => this.skip())] : []));
@@ -148,18 +148,22 @@ export class Confirm {
   }
 
   assign(label) {
-    const meant = this.grid.meant;
-    if (!meant.length) return this.app.note("Move to an image with the arrows first; then a class key labels it.");
-    this.settle("assign", meant, label);
+    this.settleFocused("assign", label);
   }
 
   none() {
-    this.settle("none", this.grid.meant);
+    this.settleFocused("none");
+  }
+
+  settleFocused(path, label = null) {
+    if (this.grid.meant.length) this.settle(path, this.grid.meant, label);
+    else this.app.note("Move to an image first, with the arrows; then a class key labels it, and N says that it is of none.");
   }
 
   skip() {
     const next = this.next();
     if (next) this.choose(next);
+    else this.app.note("There is no other class to confirm.");
   }
 
   undone() {

@@ -92,6 +92,9 @@ export function say(text) {
   saying = setTimeout(() => (document.getElementById("said").textContent = text), 100);
 }
 
+// What to do where a key would decide about images, but none is meant.
+export const CHOOSE = "Choose images first: click them, or move with the arrows and press Space.";
+
 // What was decided about some images, in words.
 export const decided = (path, many, label) => `${images(many)} ${{ assign: `labeled ${label}`, none: "of none of these classes", skip: "skipped", keep: "kept as labeled" }[path]}.`;
 

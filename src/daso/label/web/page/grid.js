@@ -1,6 +1,6 @@
 // A grid of pictures to choose from: by click, by range with Shift, by arrows and Space.
 
-import { body, h, icon, percent, picture } from "./dom.js";
+import { body, h, icon, images, percent, picture, say } from "./dom.js";
 
 const TILE = 192;
 
@@ -14,7 +14,7 @@ export function batchSize(most = 60) {
 }
 
 export class Grid {
-  // kind: what a chosen tile means: "chosen" or "wrong". onopen: called with an image on a double click.
+  // kind: what a marked tile is, "chosen" or "wrong"; its label says so, and that of the others says nothing. onopen: called with an image on a double click.
   constructor(label, kind, { onchange = () => {}, onopen = () => {} } = {}) {
     this.kind = kind;
     this.onchange = onchange;
@@ -24,7 +24,7 @@ export class Grid {
     this.at = 0;
     this.anchor = 0;
     this.element = h("div", {
-      class: `grid ${kind}`, role: "listbox", "aria-label": label, "aria-multiselectable": "true",
+      class: `grid ${kind}`, role: "listbox", "aria-label": label,
       onkeydown: (event) => this.press(event),
     });
   }
@@ -35,16 +35,24 @@ export class Grid {
     const there = new Set(items.map((item) => item.image));
     this.chosen = new Set([...this.chosen].filter((image) => there.has(image)));
     this.at = Math.max(0, Math.min(this.at, items.length - 1));
-    this.element.replaceChildren(...items.map((item, number) => this.tile(item, number)));
-    if (focused) this.focus();
+    const tiles = this.element.children;
+    // A tile that stays as it is keeps the focus: it is not read again.
+    items.forEach((item, number) => {
+      const made = this.tile(item, number), there = tiles[number];
+      if (!there) this.element.append(made);
+      else if (["data-image", "data-words", "aria-disabled"].some((name) => there.getAttribute(name) !== made.getAttribute(name))) there.replaceWith(made);
+    });
+    while (tiles.length > items.length) tiles[items.length].remove();
+    this.draw();
+    this.roam();
+    if (focused && !this.element.contains(document.activeElement)) this.focus();
     this.onchange();
   }
 
   tile(item, number) {
     const words = [item.label ?? item.guess, item.probability === undefined || item.probability === null || item.label ? null : percent(item.probability)].filter(Boolean);
     const shown = h("div", {
-      class: `tile${item.label ? " decided" : ""}`, role: "option", tabIndex: number === this.at ? 0 : -1, "data-image": item.image,
-      "aria-selected": String(this.chosen.has(item.image)), "aria-label": [item.name ?? `image ${item.image}`, ...words].join(", "),
+      class: `tile${item.label ? " decided" : ""}`, role: "option", "data-image": item.image, "data-words": [item.name ?? `image ${item.image}`, ...words].join(", "),
       "aria-disabled": item.label ? "true" : null,
       onclick: (event) => { this.at = number; this.toggle(number, event.shiftKey); this.focus(); },
       ondblclick: () => this.onopen(item.image),
@@ -74,8 +82,17 @@ export class Grid {
   }
 
   mark() {
-    for (const tile of this.element.children) tile.setAttribute("aria-selected", String(this.chosen.has(Number(tile.dataset.image))));
+    this.draw();
+    say(`${images(this.chosen.size)} ${this.kind}.`);
     this.onchange();
+  }
+
+  draw() {
+    for (const tile of this.element.children) {
+      const marked = this.chosen.has(Number(tile.dataset.image));
+      tile.classList.toggle("marked", marked);
+      tile.setAttribute("aria-label", marked ? `${tile.dataset.words}, ${this.kind}` : tile.dataset.words);
+    }
   }
 
   roam() {

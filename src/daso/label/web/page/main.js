@@ -102,7 +102,7 @@ function help() {
       row(["1", "2", "…"], "give the class on that button"), row(["Enter"], "confirm the guess, or all that is shown"),
       row(["S"], "skip"), row(["N"], "none of these classes"), row(["U", "Ctrl Z"], "undo, without limit"),
       row(["F"], "more like this"), row(["G"], "grid, or one by one"), row(["+"], "new class"), row(["/"], "find a class by name"),
-      row(["←", "→", "↑", "↓"], "move in a grid"), row(["Space"], "choose in a grid; with Shift a range"), row(["Alt 1", "… 5"], "the views, from left to right"), row(["?"], "this list")),
+      row(["←", "→", "↑", "↓"], "move in a grid"), row(["Space"], "choose in a grid; with Shift a range"), row(["V 1", "… 5"], "the views, from left to right; also Alt 1 … 5"), row(["?"], "this list")),
     h("p", { class: "note" }, "Every label is written to disk at once, in a journal beside your data. The page may be closed at any time."),
     h("div", { class: "actions" }, h("button", { class: "primary" }, "Close")));
   dialog.addEventListener("close", again, { once: true });
@@ -133,13 +133,17 @@ function create(suggestion = "") {
 
 // Keys.
 
+let toView = false; // V was pressed: a digit is that of a view
+
 document.addEventListener("keydown", (event) => {
   if (dialog.open || event.defaultPrevented || event.isComposing) return;
   const typing = event.target.matches("input, textarea, select");
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing) return done(event, () => app.undo());
-  if (event.altKey && !event.ctrlKey && /^[1-5]$/.test(event.key)) return done(event, () => go(Object.keys(views)[event.key - 1]));
-  if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
-  const view = views[name], key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, after = toView;
+  toView = key === "v" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing;
+  if ((event.altKey || after) && !event.ctrlKey && !event.metaKey && /^[1-5]$/.test(key)) return done(event, () => go(Object.keys(views)[key - 1]));
+  if (event.ctrlKey || event.metaKey || event.altKey || typing || toView) return;
+  const view = views[name];
   if (key === "?") return done(event, help);
   if (key === "/") return done(event, panel.focusSearch);
   if (key === "+") return done(event, () => create());

@@ -1,7 +1,7 @@
 // More like this: the images nearest to one, to find the rest of a rare class.
 
 import { get } from "./api.js";
-import { actionbar, blank, cap, decided, h, icon, images, picture, preload, say, toSuggested, tool } from "./dom.js";
+import { CHOOSE, actionbar, blank, cap, decided, h, icon, images, picture, preload, say, toSuggested, tool } from "./dom.js";
 import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { keyOf, decide, store } from "./store.js";
@@ -54,15 +54,18 @@ export class Similar {
     suggest(this.target);
     const { told } = this;
     const said = told.label ? ["Labeled ", h("bdi", {}, told.label)] : told.none ? ["None of the classes"] : told.guess ? ["Guess: ", h("bdi", {}, told.guess)] : ["Not labeled"];
-    this.root.replaceChildren(
+    const query = h("div", { class: "query" }, h("figure", {}, picture(told.image ?? this.image, 192, `The image to compare with: ${told.name}`)), h("div", {}, h("h3", {}, said), h("p", { class: "note" }, h("bdi", {}, told.name)),
+      h("button", { type: "button", class: "flat", onclick: () => this.grid.choose(this.grid.chosen.size ? [] : this.grid.items.filter((one) => !one.label).map((one) => one.image)) }, "Choose all, or none")));
+    if (again) this.query.replaceWith(query);
+    else this.root.replaceChildren(
       h("div", { class: "viewhead" }, h("h2", {}, "More like this"), h("p", { class: "note" }, "The nearest images come first. Choose those of one class and press its key; Enter takes the class shown on the button.")),
-      h("div", { class: "query" }, h("figure", {}, picture(told.image ?? this.image, 192, `The image to compare with: ${told.name}`)), h("div", {}, h("h3", {}, said), h("p", { class: "note" }, h("bdi", {}, told.name)),
-        h("button", { type: "button", class: "flat", onclick: () => this.grid.choose(this.grid.chosen.size ? [] : this.grid.items.filter((one) => !one.label).map((one) => one.image)) }, "Choose all, or none"))),
-      this.grid.element, (this.actions = actionbar()));
+      query, this.grid.element, (this.actions = actionbar()));
+    this.query = query;
     this.grid.set(items);
-    this.grid.focus();
     preload(items.slice(0, 4).map((one) => one.image), 192);
-    if (!again) say(`${images(items.length)} like ${told.name}.`);
+    if (again) return;
+    this.grid.focus();
+    say(`${images(items.length)} like ${told.name}.`);
   }
 
   bar() {
@@ -78,7 +81,7 @@ export class Similar {
 
   settle(path, label = null) {
     const meant = this.grid.meant;
-    if (!meant.length) return this.app.note("Choose images first: click them, or move with the arrows and press Space.");
+    if (!meant.length) return this.app.note(CHOOSE);
     decide(path, meant, label, path === "assign" ? (performance.now() - this.since) / 1000 : null).then(() => this.load(this.image), (error) => { this.app.failed(error); this.load(this.image); });
     this.since = performance.now();
     this.grid.chosen.clear();
@@ -95,6 +98,7 @@ export class Similar {
 
   enter() {
     if (this.target && this.grid.chosen.size) this.settle("assign", this.target);
+    else this.app.note(CHOOSE);
   }
 
   none() {

@@ -1,7 +1,7 @@
 // Suggested: the images whose labels help most, one after another or as a grid.
 
 import { get } from "./api.js";
-import { actionbar, blank, body, cap, count, decided, h, icon, images, percent, picture, preload, say, tool } from "./dom.js";
+import { CHOOSE, actionbar, blank, body, cap, count, decided, h, icon, images, percent, picture, preload, say, tool } from "./dom.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
 import { Stage } from "./stage.js";
@@ -96,7 +96,8 @@ export class Suggested {
     if (!this.current) return this.root.replaceChildren(this.nothing());
     if (this.asGrid) {
       this.grid.set(this.queue.slice(0, batchSize()));
-      this.root.replaceChildren(this.head(), this.grid.element, (this.actions = actionbar()));
+      if (this.grid.element.parentNode === this.root) this.root.firstChild.replaceWith(this.head());
+      else this.root.replaceChildren(this.head(), this.grid.element, (this.actions = actionbar()));
       if ([body, this.root].includes(document.activeElement)) this.grid.focus();
       if (done) say(done);
       return this.bar();
@@ -185,17 +186,21 @@ export class Suggested {
   }
 
   assign(label) {
-    const meant = this.meant();
-    if (meant.length) this.settle("assign", meant, label, this.seconds());
-    else if (this.current) this.app.note("Choose images first: click them, or move with the arrows.");
+    this.settleMeant("assign", label, this.seconds());
   }
 
   none() {
-    if (this.meant().length) this.settle("none", this.meant());
+    this.settleMeant("none");
   }
 
   skip() {
-    if (this.meant().length) this.settle("skip", this.meant());
+    this.settleMeant("skip");
+  }
+
+  settleMeant(path, label = null, seconds = null) {
+    const meant = this.meant();
+    if (meant.length) this.settle(path, meant, label, seconds);
+    else if (this.current) this.app.note(CHOOSE);
   }
 
   enter() {
@@ -206,6 +211,7 @@ export class Suggested {
       return;
     }
     const taken = this.grid.items.filter((item) => item.guess && (!this.grid.chosen.size || this.grid.chosen.has(item.image)));
+    if (!taken.length) this.app.note("There is no guess yet: choose images and press the key of a class.");
     const byGuess = group(taken);
     for (const [label, items] of byGuess) this.settle("assign", items.map((item) => item.image), label, this.seconds() / byGuess.size);
   }
