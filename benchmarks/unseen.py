@@ -44,9 +44,9 @@ LABELED = 1 / 12
 """Share of emoji for the training that are labeled."""
 VENDORS = ("apple", "facebook", "google", "twitter")
 SHAPES: dict[str, dict[str, Any]] = {
-    "consistent": {"unlabeled_head": 550, "gamma_unlabeled": 50.0},
-    "uniform": {"unlabeled_head": 550, "gamma_unlabeled": 1.0},
-    "reversed": {"unlabeled_head": 550, "gamma_unlabeled": 50.0, "unlabeled_shape": "reversed"},
+    "consistent": {"unlabeled_head": 450, "gamma_unlabeled": 50.0},
+    "uniform": {"unlabeled_head": 450, "gamma_unlabeled": 1.0},
+    "reversed": {"unlabeled_head": 450, "gamma_unlabeled": 50.0, "unlabeled_shape": "reversed"},
 }
 NATURAL = "as it is"
 SETTINGS = [*itertools.product(("digits", "animals"), SHAPES), ("emoji", NATURAL)]
@@ -90,6 +90,9 @@ def read_animals(data: Path) -> tuple[Array, Array]:
 
 def write_arrays(place: Path, pixels: Array, labels: Array) -> Path:
     """Write the images, of which a part of each class is for the test, as .npz."""
+    # Of equal images the first one is kept.
+    first = np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)[1]
+    pixels, labels = pixels[np.sort(first)], labels[np.sort(first)]
     random = np.random.default_rng(0)
     tested = np.zeros(len(labels), bool)
     for k in np.unique(labels):
