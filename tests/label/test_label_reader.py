@@ -58,6 +58,13 @@ def test_the_focus_goes_along_to_every_view(visit: Labeling, served: Served) -> 
             for key in keys:
                 page.keyboard.press(key)
             _focused(page, label)
+    # Two keys before the browser has gone to the first one's view.
+    page.evaluate(
+        "for (const key of '21')"
+        " document.body.dispatchEvent("
+        "new KeyboardEvent('keydown', { key, altKey: true, bubbles: true }))"
+    )
+    assert page.evaluate("location.hash") == "#suggested"
     page.locator("[data-to=confirm]").focus()
     page.keyboard.press("Enter")
     tile = page.locator(".grid .tile").first

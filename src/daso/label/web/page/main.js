@@ -39,9 +39,15 @@ const app = {
 const views = { suggested: new Suggested(app), confirm: new Confirm(app), similar: new Similar(app), check: new Check(app), progress: new Progress(app), train: new Train(app) };
 let name = "suggested";
 
-function route() {
+// The view that the address names, and of what.
+function named() {
   const [wanted, argument] = location.hash.slice(1).split("/");
-  name = Object.hasOwn(views, wanted) ? wanted : "suggested";
+  return [Object.hasOwn(views, wanted) ? wanted : "suggested", argument];
+}
+
+function route() {
+  const [wanted, argument] = named();
+  name = wanted;
   document.body.dataset.view = name;
   for (const link of document.querySelectorAll("[data-to]")) {
     if (link.dataset.to === name) { link.setAttribute("aria-current", "page"); root.setAttribute("aria-label", link.textContent); }
@@ -78,7 +84,7 @@ new MutationObserver(() => setTimeout(find, 100)).observe(root, { childList: tru
 
 // Opens a view; if it is open, brings back the focus, and lets a screen reader hear of it again.
 function go(wanted) {
-  if (wanted !== name) return (location.hash = wanted);
+  if (wanted !== named()[0]) return (location.hash = wanted); // a key before it may still be on its way
   again();
 }
 
