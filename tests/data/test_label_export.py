@@ -63,6 +63,18 @@ def test_other_data_is_exported_by_name(tmp_path: Path, kind: str) -> None:
         sort_files(journal, data)
 
 
+@pytest.mark.parametrize("names", [("1.0", "2.0"), ("cat ", "cat"), ("7", "8.0")])
+def test_names_that_a_table_would_change_are_refused(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for seed, name in enumerate(names):
+        write_image(tmp_path / "labeled" / name / "a.png", seed)
+    write_image(tmp_path / "unlabeled" / "b.png", 9)
+    label_some(tmp_path, {0: names[0]})
+    with pytest.raises(DataError, match="read back otherwise"):
+        export_labels(*opened(tmp_path), tmp_path / "labels.csv")
+
+
 def test_names_that_a_table_must_quote(tmp_path: Path) -> None:
     write_folder(tmp_path)
     for seed, name in enumerate((' "a", b.png', "$HOME <b>.png", "=1+1.png", "é.png")):

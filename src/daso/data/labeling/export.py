@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from daso.data.class_names import is_missing, listed
+from daso.data.class_names import meant_labels
 from daso.data.journal.apply import apply_journal
 from daso.data.journal.entries import Journal
 from daso.data.labeling.opened import LabelingData
@@ -85,11 +85,11 @@ def _paths(listing: Listing, folder: Path) -> Iterator[tuple[str, str, str]]:
 
 def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     rows = list(rows)
-    if lost := sorted({row[1] for row in rows if row[1] and is_missing(row[1])}):
-        raise DataError(
-            f"{out}: class {listed(lost)} would be read back as a missing label; rename it: label "
-            "its images anew"
-        )
+    meant = meant_labels(row[1] for row in rows)
+    if changed := sorted((old, new) for old, new in meant.items() if old != new):
+        as_read = [(repr(old), repr(new) if new else "a missing label") for old, new in changed]
+        what, cure = f"{out}: classes that would be read back otherwise", "Give them other names"
+        raise DataError(problems(as_read, what, cure, between=" as "))
     if bad := [(printable(row[0]), "is not UTF-8") for row in rows if not _is_utf8(row[0])]:
         raise DataError(problems(bad, f"{out}: names that a CSV file cannot hold", "Rename them"))
     write_text(out, csv_text(columns, rows, quoting=csv.QUOTE_ALL))
