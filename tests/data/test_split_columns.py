@@ -36,6 +36,7 @@ def test_test_images_are_never_trained_on(tmp_path: Path) -> None:
         ("holdout", ["0", "0", "0", "1"]),
         ("used_for_test", ["0", "0", "0", "1"]),
         ("Test set", ["n", "n", "n", "y"]),
+        ("phase", ["", "", "", "te"]),
     ):
         labels = [f"{label},{value}" for label, value in zip(ROWS, values, strict=True)]
         (tmp_path / "m.csv").write_text(table(tmp_path, labels, f"path,label,{column}"))
@@ -62,6 +63,18 @@ def test_other_columns_of_numbers_are_no_splits(tmp_path: Path) -> None:
         labels = [f"{label},{value}" for label, value in zip(ROWS, values, strict=True)]
         (tmp_path / "m.csv").write_text(table(tmp_path, labels, f"path,label,{column}"))
         assert f"columns that are not used: '{column}'" in read(tmp_path / "m.csv")[2]
+
+
+def test_a_column_that_names_only_the_test_images_is_a_split(tmp_path: Path) -> None:
+    def listed(values: tuple[str, ...]) -> Path:
+        rows = [f"{label},{value}" for label, value in zip(ROWS, values, strict=True)]
+        (tmp_path / "m.csv").write_text(table(tmp_path, rows, "path,label,used in"))
+        return tmp_path / "m.csv"
+
+    assert read(listed(("", "", "", "test")))[1] == [2, 1]
+    with pytest.raises(DataError, match="unknown split 'None'"):
+        read(listed(("", "None", "", "Test")))
+    assert "not used: 'used in'" in read(listed(("train",) * 4))[2]
 
 
 def test_captions_and_files_are_no_splits(tmp_path: Path) -> None:

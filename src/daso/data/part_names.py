@@ -94,20 +94,23 @@ def splits_by_part(
 def reads_like_split(name: str, values: Iterable[object]) -> bool:
     """Whether a column has the names of several parts among few different texts.
 
-    Or only texts that read like several parts, such as PublicTest and Training; or the name of one
-    part, where the column is called like a split.
+    Or names of one part, and gaps; or only texts that read like several parts, such as PublicTest
+    and Training. Where the column is called like a split, one part suffices.
     """
     texts: set[str] = set()
+    gaps = False
     for value in values:
-        if isinstance(value, str):
-            texts.add(value)
-            if len(texts) > MOST_SPLITS:
-                return False
-    parts = {part_called(text) for text in texts} - {None}
-    if len(parts) > 1 or (parts and name.strip().lower() in SPLIT_COLUMNS):
+        if not isinstance(value, str) or value.strip().lower() in NO_PART:
+            gaps = True
+            continue
+        texts.add(value)
+        if len(texts) > MOST_SPLITS:
+            return False
+    parts, meant = set(map(part_called, texts)), set(map(part_meant, texts))
+    few = 0 if name.strip().lower() in SPLIT_COLUMNS else 1
+    if len(parts - {None}) > few or (gaps and parts and None not in parts):
         return True
-    meant = {part_meant(text) for text in texts if text.strip().lower() not in NO_PART}
-    return len(meant) > 1 and None not in meant
+    return len(meant) > few and None not in meant
 
 
 def is_flag(name: str, values: Iterable[object]) -> bool:
