@@ -283,10 +283,10 @@ def test_json_says_the_same(folder: Path) -> None:
     report = check_data(str(folder))
     values = json.loads(json.dumps(report.to_dict()))
     assert values["would_train"] is False
-    assert values["counts"] == {"labeled": 18, "unlabeled": 8, "test": 7}
+    assert values["counts"] == {"labeled": 18, "unlabeled": 8, "validation": 0, "test": 7}
     assert values["classes"] == [
-        {"name": "cat", "labeled": 12, "test": 4},
-        {"name": "dog", "labeled": 6, "test": 3},
+        {"name": "cat", "labeled": 12, "validation": 0, "test": 4},
+        {"name": "dog", "labeled": 6, "validation": 0, "test": 3},
     ]
     assert values["imbalance_ratio"] == 2
     assert values["training_shape"] == [3, 40, 40]

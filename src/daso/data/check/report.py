@@ -64,11 +64,16 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values; docs/data.md describes them."""
-        counts = {CALLED[part]: of_part for part, of_part in self.class_counts.items()}
+        none = [0] * len(self.class_names)
+        counts = {
+            called: self.class_counts.get(part, none)
+            for part, called in CALLED.items()
+            if part != "unlabeled"
+        }
         return {
             "source": self.source,
             "would_train": not self.refused,
-            "counts": {CALLED[part]: count for part, count in self.counts.items()},
+            "counts": {called: self.counts.get(part, 0) for part, called in CALLED.items()},
             "imbalance_ratio": self.imbalance,
             "classes": [
                 {"name": name, **{part: of_part[k] for part, of_part in counts.items()}}
