@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_all_unreadable_files_are_named_at_once(folder: Path) -> None:
     assert first_values(source, "train") == [0, 1, 2, 10, 11, 12]
     assert str(cut) not in source.train.paths
     assert first_values(source, "unlabeled") == [100, 101, 102]
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_class_folders_can_be_left_out(folder: Path, part: str) -> None:
+    shutil.rmtree(folder / part)
+    (folder / part).mkdir()
+    for stray in (None, "notes.txt", "beside.png"):
+        if stray:
+            (folder / part / stray).write_bytes(b"no image")
+        with pytest.raises(DataError, match="class folder"):
+            read_folder(folder)
+        source = read_folder(folder, skip_bad=True)
+        assert source.skipped[0][0] == str(folder / part)
+        assert first_values(source, "train") == [0, 1, 2, 10, 11, 12]
 
 
 def test_a_long_list_of_unreadable_files_is_cut(folder: Path) -> None:

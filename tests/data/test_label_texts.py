@@ -36,6 +36,18 @@ def test_labels_that_look_alike(tmp_path: Path) -> None:
         (["TBD", "a", "b", "b"], ("TBD", "a", "b"), [1, 1, 2], "'TBD' reads like a missing"),
         (["???", "a", "b", "b"], ("???", "a", "b"), [1, 1, 2], "'???' reads like a missing"),
         (["n.a.", "a", "b", "b"], ("a", "b", "n.a."), [1, 2, 1], "'n.a.' reads like a missing"),
+        (
+            ["unlabelled images", "a", "b", "b"],
+            ("a", "b", "unlabelled images"),
+            [1, 2, 1],
+            "missing",
+        ),
+        (
+            ["hold-out", "a", "b", "b"],
+            ("a", "b", "hold-out"),
+            [1, 2, 1],
+            "'hold-out' reads like a part",
+        ),
         (["_todo", "a", "b", "b"], ("_todo", "a", "b"), [1, 1, 2], "'_todo' reads like a missing"),
         (["Unknown", "a", "b", "b"], ("Unknown", "a", "b"), [1, 1, 2], "reads like a missing"),
         (["\uff11", "1", "2", "2"], ("1", "2", "\uff11"), [1, 2, 1], "as numbers"),
@@ -50,6 +62,11 @@ def test_labels_that_look_alike(tmp_path: Path) -> None:
         found = read(tmp_path / "m.csv")
         assert found[:2] == (classes, counts)
         assert told in found[2]
+
+
+def test_classes_that_are_only_called_like_parts_are_not_told(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(table(tmp_path, ["train", "valve", "valid", "invalid"]))
+    assert "reads like" not in read(tmp_path / "m.csv")[2]
 
 
 def test_numbers_in_shards_are_those_of_manifests(tmp_path: Path) -> None:

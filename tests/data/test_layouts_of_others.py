@@ -58,6 +58,8 @@ def test_folders_of_parts_are_not_taken_for_classes(tmp_path: Path) -> None:
     for names in (("images_train", "images_val"), ("tr", "te"), ("trainset", "testset")):
         write_classes(tmp_path / names[0], names)
         assert "look like parts" in refused(tmp_path / names[0])
+    write_classes(tmp_path / "one", (".", "eval"))
+    assert "'eval' holds folders that lie beside it" in refused(tmp_path / "one")
     write_classes(tmp_path / "years", ("2019", "2020"))
     (note,) = list_folder(tmp_path / "years").notes
     assert "'cat', 'dog'; the classes are the outer ones: '2019', '2020'" in note

@@ -74,7 +74,7 @@ def test_rows_that_cannot_be_used_are_named_or_skipped(folder: Path) -> None:
         ("link.png,cat,", "leads out of"),
         ("linked/out.png,cat,", "leads out of"),
         ("/etc/passwd,cat,", "leads out of"),
-        ("in,cat,", "no file 'in'"),
+        ("in,cat,", "it is a folder"),
         (".,cat,", "no file '.'"),
         ("in\\b.png,cat,", "write / for"),
         ("pipe.png,cat,", "no file 'pipe.png'"),

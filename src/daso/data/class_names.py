@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.part_names import FLAG, PART_NAMES, part_meant
 from daso.errors import DataError, same_name
 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -34,6 +35,8 @@ DOUBTFUL = frozenset(
     )
 )  # fmt: skip
 """Class names, in small letters, that may mean a missing label; as may negative numbers."""
+NO_PART_NAMES = frozenset({*PART_NAMES["train"].own, "valid"})
+"""Names of parts that are names of classes, too: vehicles, and the opposite of invalid."""
 FORMULA = re.compile(r"\s*[=+@-]")
 """Beginning of a text that spreadsheets take for a formula."""
 BRACKETS = "[](){}'\" "
@@ -169,10 +172,14 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         if (
             is_missing(name)
             or DOUBTFUL & {text, text.strip("()<>[]{} .?*_-")}
+            or part_meant(name) == "unlabeled"
             or (text[:1] == "-" and INTEGER.fullmatch(text))
         ):
             cure = "if it means that the class is unknown, leave the label empty"
             yield "missing-name", f"the class name {name!r} reads like a missing label", cure
+        elif text not in NO_PART_NAMES and FLAG.fullmatch(text):
+            cure = "if it is one, put its images into the part val or test"
+            yield "part-name", f"the class name {name!r} reads like a part of a data set", cure
         elif FORMULA.match(name) and not NUMBER.fullmatch(text):
             cure = "rename it, or let spreadsheets import CSV files as text"
             yield "formula-name", f"the class name {name!a} reads like a formula", cure

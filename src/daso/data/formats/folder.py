@@ -62,21 +62,28 @@ def is_class_folder(folder: Path) -> bool:
 
 
 def _refuse_splits(folder: Path, names: Sequence[str]) -> None:
-    """Refuse to take folders such as training_set and test_set, with the same classes, for two."""
+    """Refuse to take folders such as training_set and test_set, with the same classes, for two.
+
+    Nor is a folder a class that is called like a part and holds folders called like its neighbors.
+    """
     inside: dict[str, tuple[str, set[str]]] = {}
     for name in names:
         if (part := part_meant(name)) is not None:
             inside.setdefault(part, (name, set(subfolders(folder / name))))
-    if "train" not in inside:
-        return
-    training, classes = inside.pop("train")
+    training, classes = inside.pop("train", (None, set(names)))
     for part, (name, others) in inside.items():
-        if classes & others:
-            shared = f"hold the same folders, such as {min(classes & others)!r}"
-            raise DataError(
-                f"{folder}: {training!r} and {name!r} {shared}; they look like parts of a data "
-                f"set, not like classes. Rename them to train and {FOLDERS[part]}"
-            )
+        if not classes & others:
+            continue
+        if training is None:
+            what = f"{name!r} holds folders that lie beside it, too"
+            cure = f"Move these to train, and rename {name!r} to {FOLDERS[part]}"
+        else:
+            what = f"{training!r} and {name!r} hold the same folders"
+            cure = f"Rename them to train and {FOLDERS[part]}"
+        raise DataError(
+            f"{folder}: {what}, such as {min(classes & others)!r}; they look like parts of a data "
+            f"set, not like classes. {cure}"
+        )
 
 
 def list_folder(
@@ -103,7 +110,9 @@ def list_folder(
     partial = classes is not None
     labeled, places, notes = _find_parts(folder, dict(others or {}), partial=partial)
     faults = Faults()
-    files = {} if labeled is None else _class_files(labeled, faults, partial=partial)
+    files = {}
+    if labeled is not None:
+        files = _class_files(labeled, faults, required=True, partial=partial)
     if not any(files.values()) and not partial:
         raise DataError("\n".join([f"{labeled}: {NO_IMAGES}", *faults.others.notes(str(labeled))]))
     if labeled is not None and len(files) == 1 and not partial:
@@ -270,25 +279,18 @@ def _has_classes(folder: Path, places: Mapping[str, str]) -> bool:
     return len(names) > 1 and not stray and any(any(walk(folder / name)) for name in names)
 
 
-def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict[str, list[Path]]:
+def _class_files(
+    folder: Path, faults: Faults, *, required: bool = False, partial: bool = False
+) -> dict[str, list[Path]]:
+    """Return the images of each class folder; without one raise an error if they are *required*."""
     names = subfolders(folder)
     stray = sorted(entry for entry in folder.iterdir() if is_image(entry))
-    if not names and stray:
-        raise DataError(
-            f"{folder}: {len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; "
-            "move each into the folder of its class"
-        )
-    if not names and not partial:
-        part = part_called(folder.name)
-        what = f"{folder}: no class folders in it; make one folder for each class"
-        if part is None:
-            what += ", in labeled/, beside unlabeled/ for images without a class"
-        files = sorted(filter(Path.is_file, folder.iterdir()))
-        read = [f.name for f in files if f.suffix.lower() == ".parquet" or is_shards(f.name)]
-        if part and read:
-            to = folder.with_name(f"{folder.name}-{read[0]}")
-            what += f". To read {read[0]} and others like it, move it to {to}, and remove {folder}"
-        raise DataError(what)
+    if not names and (stray or not partial):
+        reason = _why_no_classes(folder, stray)
+        if required:
+            raise DataError(f"{folder}: {reason}")
+        faults.append((str(folder), reason))
+        return {}
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
     for entry in sorted(folder.iterdir()):
@@ -299,6 +301,24 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
         elif is_broken_link(entry) and not is_image(entry):
             faults.append((str(entry), LEADS_NOWHERE))
     return {name: image_files(folder / name, faults) for name in names}
+
+
+def _why_no_classes(folder: Path, stray: Sequence[Path]) -> str:
+    if stray:
+        return (
+            f"{len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; move each into "
+            "the folder of its class"
+        )
+    part = part_called(folder.name)
+    what = "no class folders in it; make one folder for each class"
+    if part is None:
+        what += ", in labeled/, beside unlabeled/ for images without a class"
+    files = sorted(filter(Path.is_file, folder.iterdir()))
+    read = [f.name for f in files if f.suffix.lower() == ".parquet" or is_shards(f.name)]
+    if part and read:
+        to = folder.with_name(f"{folder.name}-{read[0]}")
+        what += f". To read {read[0]} and others like it, move it to {to}, and remove {folder}"
+    return what
 
 
 def _known_classes(

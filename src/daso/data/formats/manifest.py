@@ -174,6 +174,8 @@ def _hint(text: str, path: Path, names: NamesIn) -> str:
         return "; it is a path of Windows: leave out what comes before the files' folder here"
     if "\\" in text and "/" not in text:
         return "; write / for \\"
+    if path.is_dir():
+        return "; it is a folder"
     found = names(path.parent).get(_plain(path.name), "")
     return found and f". Did you mean {found!a}?"
 
