@@ -266,3 +266,25 @@ def test_a_name_that_joins_a_class_and_another_is_noted(tmp_path: Path) -> None:
     for labels in (["a|b", "a", "c", "c"], ["a; x", "a", "c", "c"]):
         table(tmp_path / "train.parquet", labels)
         assert any("joins names" in note for note in open_source(str(tmp_path)).notes), labels
+
+
+def test_tables_and_shards_in_folders_that_are_not_read_are_named(tmp_path: Path) -> None:
+    table(tmp_path / "hub" / "train.parquet", LABELS)
+    table(tmp_path / "hub" / "data" / "test.parquet", LABELS)
+    table(tmp_path / "inner" / "data" / "train.parquet", LABELS)
+    write_shard(tmp_path / "shards" / "train-0.tar", LABELS)
+    write_shard(tmp_path / "shards" / "test" / "0.tar", LABELS)
+    write_classes(tmp_path / "photos", ("train",))
+    write_shard(tmp_path / "photos" / "more" / "0.tar", LABELS)
+    for name, unread in (("hub", "data/"), ("shards", "test/"), ("photos", "more/"), ("inner", "")):
+        notes = "\n".join(open_source(str(tmp_path / name)).notes)
+        assert ("not read" in notes) == (f"'{unread}'" in notes) == bool(unread)
+
+
+def test_class_names_that_mean_a_missing_label_are_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.tar", ["0", "1", "0", "1"])
+    (tmp_path / "classes.txt").write_text("cat\nnan\n")
+    images = np.stack([pixels(number) for number in range(4)])
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1], class_names=["cat", "None"])
+    for source in (tmp_path, tmp_path / "x.npz"):
+        assert "reads like a missing label" in refused(source)

@@ -62,6 +62,16 @@ def meant_labels(labels: Iterable[str]) -> dict[str, str]:
     return texts
 
 
+def refuse_missing(class_names: Iterable[str], where: str) -> None:
+    """Refuse a list of class names in which one stands for a missing label."""
+    for number, name in enumerate(class_names):
+        if is_missing(name):
+            raise DataError(
+                f"{where}: class {number} is called {name!r}, which reads like a missing label; "
+                "rename it, or label its images -1"
+            )
+
+
 def reading_notes(labels: Iterable[str], where: str) -> Iterator[str]:
     """Note which texts were read as others; -1 among whole numbers is the usual one."""
     counts = Counter(labels)

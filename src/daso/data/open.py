@@ -262,7 +262,10 @@ def list_files(source: str, reading: Reading, classes: Collection[str] | None) -
 
 
 def _with_others(listing: Listing, folder: Path, read: Sequence[str]) -> Listing:
-    return dataclasses.replace(listing, notes=(*listing.notes, *data_beside(folder, read)))
+    firsts = [Path(pool.name_of(0)) for pool in listing.pools.values() if len(pool)]
+    inside = {first.relative_to(folder).parts[0] for first in firsts}
+    notes = data_beside(folder, read, read_folders=inside)
+    return dataclasses.replace(listing, notes=(*listing.notes, *notes))
 
 
 def _has_classes(folder: Path) -> bool:

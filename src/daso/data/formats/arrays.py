@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from daso.data.class_names import counted_from_zero, numbered_names
+from daso.data.class_names import counted_from_zero, numbered_names, refuse_missing
 from daso.data.images.decode import to_pixels
 from daso.data.images.decoded import DecodedImages, unlabeled_images
 from daso.data.source import UNLABELED, Source, check_labels, refuse_empty_classes, renumber_used
@@ -76,6 +76,7 @@ def from_arrays(
         names = tuple(map(str, class_names))
         if len(set(names)) != len(names):
             raise DataError(f"class_names must be different, got {list(names)}")
+        refuse_missing(names, "class_names")
     for part, of_part in parts.items():
         where = f"{given[part][0]}labels:"
         check_labels(of_part.labels, len(names), where, unknown=part == "train")

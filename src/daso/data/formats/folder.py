@@ -29,10 +29,11 @@ from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
-CONTAINERS = (
-    ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".npz", ".npy", ".zip", ".7z",
-    ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".h5", ".hdf5", ".mat",
+ARCHIVES = (
+    ".parquet", ".arrow", ".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz",
+    ".tar.zst", ".h5", ".hdf5", ".mat",
 )  # fmt: skip
+CONTAINERS = (".csv", ".tsv", ".jsonl", ".ndjson", ".npz", ".npy", *ARCHIVES)
 """Endings of files that may hold or list images."""
 LEADS_NOWHERE = "is a link that leads nowhere; mend or remove it"
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
@@ -242,12 +243,12 @@ def data_beside(
 ) -> tuple[str, ...]:
     """Note what lies in a folder beside what is read: images, and files of images.
 
-    *read* has the endings of the files that are read, or named elsewhere.
+    *read* has the endings of the files that are read, or named elsewhere; none in an image folder.
     """
     others = [name for name in subfolders(folder) if name not in read_folders]
-    images = [f"{name}/" for name in others if any(walk(folder / name))]
+    images = [f"{name}/" for name in others if _holds_images(folder / name)]
     images += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
-    why = "they are in no folder of a part" if read_folders else "this is no folder of images"
+    why = "this is no folder of images" if read else "they are in no folder of a part"
     notes = (f"{folder}: images that are not read, as {why}: {listed(images)}",) if images else ()
     files = [
         entry
@@ -260,6 +261,14 @@ def data_beside(
     cure = "; give a manifest itself to use it" if any(map(is_manifest, files)) else ""
     names = [entry.name for entry in files]
     return (*notes, f"{folder}: not read: {listed(names)}{cure}") if names else notes
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images or archives lie below a folder."""
+    passed = PassedOver()
+    if any(walk(folder, others=passed)):
+        return True
+    return any(first.lower().endswith(ARCHIVES) for _, first in passed.kinds.values())
 
 
 def labeled_folder(folder: Path, others: Mapping[str, str]) -> tuple[Path, bool]:

@@ -27,6 +27,7 @@ from daso.data.class_names import (
     number_labels,
     numbered_names,
     reading_notes,
+    refuse_missing,
 )
 from daso.data.formats.manifest_rows import object_of
 from daso.data.formats.passed_over import PassedOver
@@ -316,6 +317,7 @@ def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...],
     if "" in names:
         what = f"line {names.index('') + 1} is empty, but the number of a line is that of its class"
         raise DataError(f"{file}: {what}; write a name into it, or remove it")
+    refuse_missing(names, str(file))
     if len(names) < count:
         raise DataError(f"{file}: has {len(names)} names, but there is a label {count - 1}")
     return names, tuple(map(str, range(len(names))))
