@@ -35,7 +35,8 @@ def test_which_labels_are_missing() -> None:
         (["-1", "0", "1", "1"], ["0", "1"], [-1, 0, 1, 1]),
         (["-1", None, -1, "a", "b"], ["a", "b"], [-1, -1, -1, 0, 1]),
         (["", " ", "null", "<NA>", "a", "b"], ["a", "b"], [-1, -1, -1, -1, 0, 1]),
-        ([5, None, -1, 7], [-1, 5, 7], [1, -1, 0, 2]),
+        ([5, None, -1, 7], [5, 7], [0, -1, -1, 1]),
+        (["1", "2", "nan", "-1"], ["1", "2"], [0, 1, -1, -1]),
         ([True, False, False, True], [False, True], [1, 0, 0, 1]),
     ):
         kind = object if any(value is None for value in labels) else None

@@ -30,9 +30,9 @@ def as_column(y: Any) -> Array:
 def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.bool_]:
     """Return which labels are missing, bool (N,).
 
-    These are ``None``, NaN and pandas' NA, also as texts, and -1 beside texts. If there are none of
-    them and the labels are numbers, or texts of numbers, -1 means missing, provided that at least
-    two other classes remain: -1 and 1 are two classes.
+    These are ``None``, NaN and pandas' NA, also as texts, and -1 beside texts. If the labels are
+    numbers, or texts of numbers, -1 means missing provided that at least two other classes remain:
+    -1 and 1 are two classes.
 
     Args:
         classes: of a fitted classifier, which decide whether -1 is a class; None: *y* decides.
@@ -49,7 +49,7 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
     elif classes is not None:
         means_missing = not any(map(_is_minus_one, classes.tolist()))
     else:
-        means_missing = len(others) >= 2 and not missing.any()
+        means_missing = len(others) >= 2
     return np.asarray(missing | (marked & means_missing))
 
 
