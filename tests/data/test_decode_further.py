@@ -119,6 +119,16 @@ def test_a_file_of_a_turned_tiff_shows_what_its_bytes_show(tmp_path: Path) -> No
                 assert opened.filename == str(file)
 
 
+def test_a_gray_palette_makes_a_gray_image_in_every_format() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    for gray in (True, False):
+        image = Image.fromarray(levels.reshape(16, 16), "P")
+        image.putpalette(np.stack([levels, levels, levels if gray else levels[::-1]], 1).tobytes())
+        for form in ("PNG", "GIF", "BMP", "TIFF"):
+            content = encoded(image, form)
+            assert (read_header(content).grey, len(decode(content))) == (gray, 1 if gray else 3)
+
+
 def test_a_gray_frame_keeps_its_own_palette() -> None:
     grey, colors = (
         np.array([[n, n if grey else 255 - n, n] for n in range(256)], np.uint8).tobytes()

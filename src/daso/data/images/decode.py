@@ -280,8 +280,10 @@ def _prepare_for_heic() -> None:
 def _is_grey(image: Image.Image) -> bool:
     if image.mode == "P" and image.palette is not None:
         # Before decoding, the palette is stored as in the file.
-        width = PALETTE_BYTES.get(image.palette.rawmode or image.palette.mode)
-        colors = bytes(image.palette.palette)
+        kind, colors = image.palette.rawmode or image.palette.mode, bytes(image.palette.palette)
+        if kind == "RGB;L":  # a TIFF file has all reds first
+            return colors == 3 * colors[: len(colors) // 3]
+        width = PALETTE_BYTES.get(kind)
         return width is not None and colors[0::width] == colors[1::width] == colors[2::width]
     return image.mode in ("1", "L", "LA", "La", "F", "I") or image.mode.startswith("I;16")
 
