@@ -55,6 +55,13 @@ def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
     assert source.test.labels.tolist() == list(range(10))
 
 
+def test_a_class_of_test_images_alone_is_refused(tmp_path: Path) -> None:
+    labels = np.arange(20, dtype=np.uint8) % 10
+    (write(tmp_path, packed=False) / FILES[1]).write_bytes(idx(labels % 9))
+    with pytest.raises(DataError, match="no labeled image of class '9'"):
+        read_idx(tmp_path)
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     (write(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match=r"missing t10k-labels-idx1-ubyte$"):

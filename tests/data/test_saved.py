@@ -130,6 +130,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
             ("state.json", b"[1]", "found list"),
             ("state.json", b"[" * 100_000, "cannot be read"),
             ("state.json", b"{}", "must list '_data_files'"),
+            ("state.json", b'{"_data_files": []}', "no rows in it"),
             ("state.json", b'{"_data_files": [3]}', "each with a 'filename'"),
             (
                 "state.json",

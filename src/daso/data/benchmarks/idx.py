@@ -15,7 +15,7 @@ import numpy.typing as npt
 from daso.data.benchmarks.locate import find_folder
 from daso.data.class_names import counted_from_zero, numbered_names
 from daso.data.images.decoded import DecodedImages
-from daso.data.source import Source
+from daso.data.source import Source, refuse_empty_classes
 from daso.errors import DataError
 
 FILES = (
@@ -48,6 +48,7 @@ def read_idx(folder: Path) -> Source:
     parts = _train_and_test(folder)
     names = numbered_names([part.labels for part in parts], str(folder))
     train, test = (replace(part, labels=counted_from_zero(part.labels, names)) for part in parts)
+    refuse_empty_classes(train.labels, names, str(folder))
     return Source(name, names, train, test=test, flip=False)
 
 

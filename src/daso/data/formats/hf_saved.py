@@ -58,6 +58,8 @@ def _files(folder: Path) -> list[Path]:
     if state.get("_indices_data_files"):
         cure = "call flatten_indices() and save_to_disk() again"
         raise DataError(f"{folder}: holds a selection of rows; {cure}")
+    if state.get("_data_files") == []:
+        raise DataError(f"{folder}: no rows in it; leave this split out, and save the others again")
     try:
         names = [entry["filename"] for entry in state["_data_files"]]
     except (KeyError, TypeError):
