@@ -20,6 +20,7 @@ import itertools
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
+from PIL import Image
 from unlabeled import SIDES, train_cell
 
 from daso.data.longtail import SplitOptions
@@ -108,10 +110,17 @@ def write_arrays(place: Path, pixels: Array, labels: Array) -> Path:
     return place
 
 
-def images_of(data: Path, name: str) -> list[tuple[str, Path]]:
-    """Return vendor and file of each image of an emoji."""
-    files = [(v, data / f"emoji-datasource-{v}/package/img/{v}/64" / name) for v in VENDORS]
-    return [(vendor, file) for vendor, file in files if file.exists()]
+def images_of(data: Path, name: str, seen: set[bytes]) -> Iterator[tuple[str, Path]]:
+    """Yield vendor and file of each image of an emoji that is not *seen* yet."""
+    for vendor in VENDORS:
+        file = data / f"emoji-datasource-{vendor}/package/img/{vendor}/64" / name
+        if not file.exists():
+            continue
+        with Image.open(file) as image:
+            pixels = image.convert("RGBA").tobytes()
+        if pixels not in seen:
+            seen.add(pixels)
+            yield vendor, file
 
 
 def write_emoji(folder: Path, data: Path, seed: int) -> Path:
@@ -123,11 +132,12 @@ def write_emoji(folder: Path, data: Path, seed: int) -> Path:
     categories = np.array([emoji["category"].replace(" & ", "-") for emoji in listed])
     fixed, drawn = np.random.default_rng(0), np.random.default_rng(seed)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
+    seen: set[bytes] = set()
     for category in sorted(set(categories) - {"Component"}):
         emoji = fixed.permutation(names[categories == category])
         tested = round(TESTED * len(emoji))
         test, pool = (
-            [file for name in part for file in images_of(data, name)]
+            [file for name in part for file in images_of(data, name, seen)]
             for part in (emoji[:tested], emoji[tested:])
         )
         order = drawn.permutation(len(pool))
@@ -160,7 +170,7 @@ def main(options: Unseen) -> None:
     settings = [setting for setting in SETTINGS if setting[0] in options.sources]
     for seed, (source, shape), side in itertools.product(options.seeds, settings, options.sides):
         method, values, changes = SIDES[side]
-        key = {"source": source, "shape": shape, "side": side, "seed": str(seed)}
+        key = {"images": source, "shape": shape, "side": side, "seed": str(seed)}
         if has_row(options.results, key):
             continue
         place = place_of(options, source, seed)
