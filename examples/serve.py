@@ -73,12 +73,11 @@ class Model:
         try:
             return decode_for_model(content, (self.channels, self.height, self.width))
         except UnknownImageError as error:
-            status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error
+            raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
         except LargeImageError as error:
-            status, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
         except DataError as error:
-            status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, error
-        raise RefusedError(status, str(reason))
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
 
 
 class Handler(BaseHTTPRequestHandler):

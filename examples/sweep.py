@@ -81,10 +81,10 @@ def train(
     trial: Trial, source: str, values: dict[str, Any], options: list[str], folder: Path
 ) -> float:
     """Train or resume; return the last balanced accuracy on the hold-out."""
-    arguments = ["resume", folder]
+    arguments = ["resume", str(folder)]
     if not (folder / "config.json").exists():
         varied = [f"--{name}={value}" for name, value in values.items()]
-        arguments = ["train", source, *options, *varied, "--out", folder]
+        arguments = ["train", source, *options, *varied, "--out", str(folder)]
     command = [sys.executable, "-m", "daso", *arguments, "--quiet"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -107,7 +107,8 @@ def train(
                 process.send_signal(signal.SIGTERM)
     if process.returncode:
         written = folder.with_suffix(".log")
-        reason = f"{['no output', *written.read_text().splitlines()][-1]} (in {written})"
+        lines = written.read_text(encoding="utf-8", errors="replace").splitlines()
+        reason = f"{lines[-1] if lines else 'no output'} (in {written})"
         if not (folder / "metrics.jsonl").exists():
             raise SystemExit(f"no training can begin: {reason}; correct the command")
         raise FailedError(reason)
@@ -142,10 +143,10 @@ def main() -> None:
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )
-    for trial in study.get_trials(states=[TrialState.RUNNING]):
-        if not is_running(folder_of(command.out, trial.params)):
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
+    for begun in study.get_trials(states=[TrialState.RUNNING]):
+        if not is_running(folder_of(command.out, begun.params)):
+            study.tell(begun.number, state=TrialState.FAIL)
+            study.enqueue_trial(begun.params)
     while sum(map(is_done, trials := study.get_trials())) < command.trials:
         trial = study.ask()
         try:
